@@ -1,0 +1,61 @@
+"""Class activation maps for JAX and Flax, as pure functions, with exact derivatives."""
+
+# The model
+from jaxcam._src.adapters.linen import from_linen
+from jaxcam._src.adapters.nnx import from_nnx
+from jaxcam._src.base import Derivatives, Explanation, Layer, Model, Tap
+from jaxcam._src.cut import layers, split, tag
+
+# Derivatives along each coordinate alone
+from jaxcam._src.derivatives import closed_form, derivatives
+
+# The whole path
+from jaxcam._src.explain import explainer, tap
+
+# From weights to a heatmap, and to a picture
+from jaxcam._src.maps import combine, fuse_layer_cam, fuse_max, unit_range, upsample
+
+# Evidence about heatmaps
+from jaxcam._src.metrics.localization import energy_inside
+from jaxcam._src.render import overlay
+
+# What is explained
+from jaxcam._src.scores import log_probability, logit, margin, probability
+
+# Methods
+from jaxcam._src.weights.curvature import grad_cam_plus_plus
+from jaxcam._src.weights.gradient import cam, grad_cam, layer_cam
+from jaxcam._src.weights.perturbation import score_cam
+
+__all__ = [
+    "Derivatives",
+    "Explanation",
+    "Layer",
+    "Model",
+    "Tap",
+    "cam",
+    "closed_form",
+    "combine",
+    "derivatives",
+    "energy_inside",
+    "explainer",
+    "from_linen",
+    "from_nnx",
+    "fuse_layer_cam",
+    "fuse_max",
+    "grad_cam",
+    "grad_cam_plus_plus",
+    "layer_cam",
+    "layers",
+    "log_probability",
+    "logit",
+    "margin",
+    "overlay",
+    "probability",
+    "score_cam",
+    "split",
+    "tag",
+    "tap",
+    "unit_range",
+    "upsample",
+]

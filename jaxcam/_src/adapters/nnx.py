@@ -1,0 +1,91 @@
+"""Flax NNX modules as apply functions."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from jaxtyping import Array, PyTree
+
+from jaxcam._src.adapters import batch
+from jaxcam._src.base import ApplyFn
+from jaxcam._src.cut import tagging
+
+
+def from_nnx(
+    graphdef: Any,
+    *,
+    method: Callable[..., Any] | str | None = None,
+    output_fn: Callable[[Any], Any] | None = None,
+    **call_kwargs: Any,
+) -> ApplyFn:
+    """Makes an apply function of a Flax NNX module, which stays as it is.
+
+        graphdef, variables = nnx.split(model)
+        apply_fn = jaxcam.from_nnx(graphdef)
+
+    Layers are named by path, "blocks/0/conv1"; a module that is shared has a name per path. The
+    module sees a batch of one image. Put it in evaluation with `model.eval()` before the split.
+
+    Args:
+      graphdef: the first thing that `nnx.split(model)` returns.
+      method: what to call instead of `__call__`: its name, or the unbound function.
+      output_fn: takes the logits `[1, classes]` out of what the module returns.
+      **call_kwargs: reach the module.
+
+    Returns:
+      `apply_fn(variables, image [*spatial, C]) -> logits [classes]`, with the state that
+      `nnx.split` returns as `variables`.
+
+    Raises:
+      ValueError: `graphdef` is something else, such as the module itself.
+    """
+    from flax import nnx
+
+    if not isinstance(graphdef, nnx.GraphDef):
+        raise ValueError(
+            f"from_nnx got {type(graphdef).__name__}; wanted the graphdef of "
+            "`graphdef, variables = nnx.split(model)`"
+        )
+
+    def apply_fn(variables: PyTree, image: Array) -> PyTree:
+        # A private copy, so that the caller's module keeps its classes.
+        model = nnx.merge(graphdef, variables)
+        for names, layer in list(_named_layers(model)):
+            layer.__class__ = _tagging_class(type(layer), names)
+        call = (
+            getattr(model, method)
+            if isinstance(method, str)
+            else functools.partial(method or type(model).__call__, model)
+        )
+        with tagging():
+            output = call(image[None], **call_kwargs)
+        return batch.logits_of(output, output_fn)
+
+    return apply_fn
+
+
+def _named_layers(model: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every callable layer with its names: one, or one per path where it is shared."""
+    from flax import nnx
+
+    shared = nnx.find_duplicates(model)
+    for path, layer in nnx.iter_modules(model):
+        if path and callable(layer):
+            paths = {path: None}
+            for twins in shared:
+                tails = [path[len(twin) :] for twin in twins if path[: len(twin)] == twin]
+                paths |= {(*twin, *tail): None for tail in tails for twin in twins}
+            yield tuple("/".join(map(str, path)) for path in paths), layer
+
+
+@functools.cache
+def _tagging_class(cls: type, names: tuple[str, ...]) -> type:
+    """A subclass that also tags what `__call__` returns. Cached: jit compares classes."""
+
+    def call(self, *args, **kwargs):
+        output = super(tagging_class, self).__call__(*args, **kwargs)  # type: ignore[misc]
+        return functools.reduce(batch.tag_output, names, output)
+
+    body = {"__call__": call, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    tagging_class = type(cls)(cls.__name__, (cls,), body)
+    return tagging_class

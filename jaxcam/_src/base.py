@@ -1,0 +1,120 @@
+"""The records that pass from stage to stage, and the types of what is passed as a function."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float
+
+# Shapes: image [*spatial, C], activations [*spatial, K], logits [classes]; spatial is H, W for a
+# picture, T for a signal, D, H, W for a volume.
+ApplyFn: TypeAlias = Callable[[Any, Array], Any]  # (variables, image) -> logits
+HeadFn: TypeAlias = Callable[[Array], Any]  # activations -> logits
+SplitFn: TypeAlias = Callable[[Any, Array], tuple[Array, HeadFn]]
+ScoreFn: TypeAlias = Callable[[Any, Any], Array]  # (logits, target) -> scalar
+FuseFn: TypeAlias = Callable[[Array], Array]  # heatmaps [layers, *spatial] -> [*spatial]
+
+
+class Layer(NamedTuple):
+    """A place where a model can be cut.
+
+    Attributes:
+      name: what `split` and `explainer` take.
+      shape: of the layer's output, without the batch axis.
+      dtype: of the layer's output.
+      runs: how often the layer runs for one image; above 1, `split` asks for an `occurrence`.
+      leaf: which array this is of a layer that returns several.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    runs: int
+    leaf: int = 0
+
+
+class Derivatives(NamedTuple):
+    """Derivatives of a scalar function along each coordinate alone, each shaped as the point.
+
+    Attributes:
+      first: the gradient.
+      second: the diagonal of the Hessian.
+      third: the diagonal of the third derivative.
+    """
+
+    first: Array
+    second: Array
+    third: Array
+
+
+DerivativesFn: TypeAlias = Callable[[Callable[[Array], Array], Array], Derivatives]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tap:
+    """All that a method may look at: one image, one target, one layer.
+
+    A tap holds functions and lives inside one trace; it is no pytree.
+
+    Attributes:
+      activations: output of the layer, `[*spatial, K]`.
+      score_activations: the score as a function of the activations.
+      image: `[*spatial, C]`, as the model takes it.
+      score_image: the score as a function of the image.
+      logits: what the model returns for the image.
+      target: what is explained, as the score function takes it.
+    """
+
+    activations: Float[Array, "*spatial K"]
+    score_activations: Callable[[Array], Array]
+    image: Float[Array, "*size C"]
+    score_image: Callable[[Array], Array]
+    logits: Any
+    target: Any
+
+
+WeightsFn: TypeAlias = Callable[[Tap], Array]  # [1, ..., 1, K] or [*spatial, K]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """Why a model gave a score. A pytree; `vmap` puts its axes in front of every shape.
+
+    For several layers `cam` and `weights` are tuples, one entry a layer.
+
+    Attributes:
+      heatmap: `[*spatial]` at the size of the image, in [0, 1]; all 0 where the map is flat.
+      cam: `[*spatial]` at the size of the layer, in units of the score, at least 0.
+      weights: `[1, ..., 1, K]`, or `[*spatial, K]` for an elementwise method.
+      logits: what the model returned, `[classes]`.
+      target: what was explained.
+    """
+
+    heatmap: Array
+    cam: Array | tuple[Array, ...]
+    weights: Array | tuple[Array, ...]
+    logits: Any
+    target: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A model as the command line takes it: what the factory of `--model` returns.
+
+    Attributes:
+      apply_fn: `(variables, image [H, W, C]) -> logits [classes]`.
+      variables: what `apply_fn` takes first.
+      preprocess: an RGB `PIL.Image.Image` of any size -> image `[H, W, C]`, always one shape.
+      class_names: one name per logit.
+      display: image `[H, W, C]` -> picture `[H, W, C]` in [0, 1] to lay the heatmap over.
+        None stretches the image from its smallest to its largest value.
+    """
+
+    apply_fn: ApplyFn
+    variables: Any
+    preprocess: Callable[[Any], ArrayLike]
+    class_names: Sequence[str]
+    display: Callable[[np.ndarray], ArrayLike] | None = None

@@ -1,0 +1,85 @@
+"""Cutting a model at a layer: tag the layer's output, trace the model, split its program there.
+
+What the tagged value does not depend on, and does not lead to it either, belongs before the cut
+all the same: there it is computed once.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.core
+from jaxtyping import Array, Float, PyTree
+
+from jaxcam._src.base import ApplyFn, HeadFn, Layer, SplitFn
+from jaxcam._src.cut.find import choose, find_hits
+from jaxcam._src.cut.partition import partition
+from jaxcam._src.cut.replay import replay
+from jaxcam._src.cut.tag import tag, tagging
+
+__all__ = ["layers", "split", "tag", "tagging"]
+
+
+def layers(apply_fn: ApplyFn, variables: PyTree, image: Any) -> tuple[Layer, ...]:
+    """Lists where a model can be cut, in the order of execution. Traces; computes nothing.
+
+    Args:
+      apply_fn: `(variables, image) -> logits`, with tagged layers.
+      variables: arrays or `jax.ShapeDtypeStruct`s.
+      image: `[*spatial, C]`, an array or a `jax.ShapeDtypeStruct`.
+    """
+    jaxpr = jax.make_jaxpr(apply_fn)(variables, image).jaxpr
+    runs: dict[tuple, int] = {}
+    for hit in find_hits(jaxpr.eqns):
+        if hit.closed_by is None:
+            place = (hit.name, hit.leaf, hit.aval.shape, hit.aval.dtype)
+            runs[place] = runs.get(place, 0) + hit.runs
+    return tuple(Layer(name, s, d, count, leaf) for (name, leaf, s, d), count in runs.items())
+
+
+def split(
+    apply_fn: ApplyFn, layer: str, *, occurrence: int | None = None, leaf: int | None = None
+) -> SplitFn:
+    """Cuts a model at a layer: what leads to the activations, and what follows from them.
+
+    Args:
+      apply_fn: `(variables, image) -> logits`, with tagged layers.
+      layer: name of the layer; `jaxcam.layers` lists them.
+      occurrence: which run of a layer that runs several times, from 0; -1 is the last.
+      leaf: which array of a layer that returns several.
+
+    Returns:
+      `split_fn(variables, image) -> (activations, head)` with `head(activations) -> logits`.
+      What does not depend on the activations is computed by `split_fn`, once, however often
+      `head` runs. `split_fn` traces the model at each call: call it inside the jitted function.
+
+    Raises:
+      ValueError: by `split_fn`, where the model cannot be cut there, saying what to choose
+        instead; by `head`, for activations of another shape or dtype.
+    """
+
+    def split_fn(variables: PyTree, image: Array) -> tuple[Array, HeadFn]:
+        traced, shapes = jax.make_jaxpr(apply_fn, return_shape=True)(variables, image)
+        wanted = choose(list(find_hits(traced.jaxpr.eqns)), layer, occurrence, leaf)
+        arguments = jax.tree.leaves((variables, image))
+        program = jax.make_jaxpr(functools.partial(replay, traced, wanted))(arguments)
+        prefix, head = partition(program.jaxpr, layer)
+        activations, *residuals = jax.core.eval_jaxpr(prefix, program.consts, *arguments)
+
+        def head_fn(activations: Array) -> PyTree:
+            _check_like(activations, head.invars[0].aval, layer)
+            inputs = (activations, *residuals, *arguments)
+            outputs = jax.core.eval_jaxpr(head, program.consts, *inputs)
+            return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+
+        return activations, head_fn
+
+    return split_fn
+
+
+def _check_like(activations: Float[Array, "..."], wanted: Any, layer: str) -> None:
+    if (activations.shape, activations.dtype) != (wanted.shape, wanted.dtype):
+        raise ValueError(
+            f"the head of layer {layer!r} got activations {activations.dtype}"
+            f"{list(activations.shape)}; it was cut for {wanted.dtype}{list(wanted.shape)}"
+        )

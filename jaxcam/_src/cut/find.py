@@ -1,0 +1,94 @@
+"""Finding a layer in a program: every tag, how often it runs, and which run is wanted."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from jax.extend import core as jex
+
+from jaxcam._src.cut.tag import tag_p
+
+INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr"}
+OPENED = INLINED | {"remat": "jaxpr", "remat2": "jaxpr", "checkpoint": "jaxpr", "scan": "jaxpr"}
+_LISTED = 20  # layer names in an error
+
+
+class Hit(NamedTuple):
+    """A tag in a program."""
+
+    name: str
+    leaf: int
+    aval: Any
+    runs: int
+    closed_by: str | None  # the primitive around it that no cut can open
+
+
+class Wanted(NamedTuple):
+    """The run to cut at: the `nth` from 0 that the program at hand makes of this tag."""
+
+    name: str
+    leaf: int
+    nth: int
+
+
+def find_hits(eqns: Sequence[Any], runs: int = 1, closed_by: str | None = None) -> Iterator[Hit]:
+    """Yields every tag in order, with its runs counted through the loops around it."""
+    for eqn in eqns:
+        kind = eqn.primitive.name
+        if eqn.primitive is tag_p:
+            aval = eqn.outvars[0].aval
+            yield Hit(eqn.params["name"], eqn.params["leaf"], aval, runs, closed_by)
+        times = runs * (eqn.params["length"] if kind == "scan" else 1)
+        for body in jex.jaxprs_in_params(eqn.params):
+            yield from find_hits(body.eqns, times, closed_by or (None if kind in OPENED else kind))
+
+
+def count_runs(eqns: Sequence[Any], wanted: Wanted) -> int:
+    """Counts how often the equations run the wanted layer."""
+    return sum(h.runs for h in find_hits(eqns) if (h.name, h.leaf) == (wanted.name, wanted.leaf))
+
+
+def choose(hits: list[Hit], layer: str, occurrence: int | None, leaf: int | None) -> Wanted:
+    """Picks the run to cut at, or says what to choose instead."""
+    named = [hit for hit in hits if hit.name == layer]
+    if not named:
+        raise ValueError(_no_layer(layer, list(dict.fromkeys(hit.name for hit in hits))))
+    leaves = sorted({hit.leaf for hit in named})
+    if leaf not in leaves and (leaf is not None or len(leaves) > 1):
+        raise ValueError(
+            f"layer {layer!r} returns {len(leaves)} floating-point arrays, got leaf={leaf}; "
+            f"choose leaf= from {leaves} in jaxcam.split"
+        )
+    leaf = leaves[0] if leaf is None else leaf
+    chosen = [hit for hit in named if hit.leaf == leaf]
+    if closed := [hit.closed_by for hit in chosen if hit.closed_by]:
+        raise ValueError(
+            f"layer {layer!r} runs inside `{closed[0]}`, where a model cannot be cut; choose a "
+            "layer that encloses it or comes after it"
+        )
+    runs = sum(hit.runs for hit in chosen)
+    if (occurrence is None and runs > 1) or not -runs <= (occurrence or 0) < runs:
+        raise ValueError(
+            f"layer {layer!r} runs {runs} times, got occurrence={occurrence}; choose one from 0 to "
+            f"{runs - 1}, or -1 for the last: jaxcam.split(apply_fn, {layer!r}, occurrence=-1), "
+            "which jaxcam.explainer takes in place of a name"
+        )
+    return Wanted(layer, leaf, (occurrence or 0) % runs)
+
+
+def _no_layer(layer: str, names: list[str]) -> str:
+    if not names:
+        return (
+            f"no layer {layer!r}: the function has no named layers. Wrap the module with "
+            "jaxcam.from_linen or jaxcam.from_nnx, or name a value in it with jaxcam.tag"
+        )
+    near = " or ".join(map(repr, difflib.get_close_matches(layer, names, 3, 0.4)))
+    listed = ", ".join(names[:_LISTED])
+    more = f" and {len(names) - _LISTED} more, see jaxcam.layers" if len(names) > _LISTED else ""
+    hint = f"did you mean {near}? " if near else ""
+    return f"no layer {layer!r}; {hint}The layers: {listed}{more}"
+
+
+def is_variable(v: Any) -> bool:
+    """Tells a variable of a program from a literal."""
+    return not isinstance(v, jex.Literal)

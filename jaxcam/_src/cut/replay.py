@@ -1,0 +1,85 @@
+"""Bringing a run of a layer to the top of the program, out of the calls and loops around it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+from jax.extend import core as jex
+
+from jaxcam._src.cut.find import INLINED, OPENED, Wanted, count_runs, is_variable
+from jaxcam._src.cut.tag import tag_p
+
+CUT = "jaxcam cut"  # the name that marks the one equation to cut at
+
+
+def replay(closed: Any, wanted: Wanted | None, arguments: Sequence[Any]) -> list[Any]:
+    """Runs a program in the current trace: calls inlined, tags dropped but the one `wanted`."""
+    jaxpr = closed.jaxpr
+    names = [*jaxpr.constvars, *jaxpr.invars]
+    values = dict(zip(names, [*closed.consts, *arguments], strict=True))
+    passed = 0
+    for eqn in jaxpr.eqns:
+        inputs = [_read(values, v) for v in eqn.invars]
+        inside = None
+        if wanted:
+            runs = count_runs([eqn], wanted)
+            if passed <= wanted.nth < passed + runs:
+                inside = wanted._replace(nth=wanted.nth - passed)
+            passed += runs
+        values.update(zip(eqn.outvars, _replay_equation(jaxpr, eqn, inside, inputs), strict=True))
+    return [_read(values, v) for v in jaxpr.outvars]
+
+
+def _replay_equation(
+    jaxpr: Any, eqn: Any, wanted: Wanted | None, inputs: list[Any]
+) -> Sequence[Any]:
+    kind = eqn.primitive.name
+    if eqn.primitive is tag_p:
+        return [tag_p.bind(inputs[0], name=CUT, leaf=0)] if wanted else inputs
+    if wanted and kind == "scan":
+        return _replay_scan(eqn.params, wanted, inputs)
+    if kind in (OPENED if wanted else INLINED):
+        body = eqn.params[OPENED[kind]]
+        body = body if isinstance(body, jex.ClosedJaxpr) else jex.ClosedJaxpr(body, ())
+        outputs = replay(body, wanted, inputs)
+        return [
+            jax.lax.with_sharding_constraint(x, s) if isinstance(s, jax.sharding.Sharding) else x
+            for x, s in zip(outputs, eqn.params.get("out_shardings", outputs), strict=True)
+        ]
+    variables = {v: x for v, x in zip(eqn.invars, inputs, strict=True) if is_variable(v)}
+    alone = jaxpr.replace(
+        constvars=[], invars=[*variables], outvars=eqn.outvars, eqns=[eqn], effects=eqn.effects
+    )
+    return jax.core.eval_jaxpr(alone, (), *variables.values())
+
+
+def _replay_scan(params: dict, wanted: Wanted, inputs: list[Any]) -> list[Any]:
+    """The steps before the wanted one as a scan, the wanted one alone, the others as a scan."""
+    body, fixed, carried = params["jaxpr"], params["num_consts"], params["num_carry"]
+    step, nth = divmod(wanted.nth, count_runs(body.jaxpr.eqns, wanted))
+    order = slice(None, None, -1 if params["reverse"] else 1)
+    consts, carry = inputs[:fixed], inputs[fixed : fixed + carried]
+    xs = [x[order] for x in inputs[fixed + carried :]]
+
+    def one_step(carry, x):
+        outputs = jex.jaxpr_as_fun(body)(*consts, *carry, *x)
+        return outputs[:carried], outputs[carried:]
+
+    def steps(carry, start, stop):
+        if start == stop:
+            return carry, []
+        carry, ys = jax.lax.scan(one_step, carry, [x[start:stop] for x in xs], stop - start)
+        return carry, [ys]
+
+    carry, before = steps(carry, 0, step)
+    arguments = [*consts, *carry, *(x[step] for x in xs)]
+    outputs = replay(body, wanted._replace(nth=nth), arguments)
+    carry, after = steps(outputs[:carried], step + 1, params["length"])
+    parts = [*before, [y[None] for y in outputs[carried:]], *after]
+    return [*carry, *(jnp.concatenate(ys)[order] for ys in zip(*parts, strict=True))]
+
+
+def _read(values: dict, v: Any) -> Any:
+    return values[v] if is_variable(v) else v.val

@@ -1,0 +1,43 @@
+"""Derivatives of a scalar function along each coordinate alone."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxcam._src.base import Derivatives
+from jaxcam._src.derivatives import exact
+
+
+def derivatives(
+    f: Callable[[Array], Array], x: Float[Array, "*shape"], *, chunk_size: int = 256
+) -> Derivatives:
+    """Exact pure first, second and third derivatives along each coordinate of `x`.
+
+    They are the derivatives that JAX's automatic differentiation defines: zero at the kinks of
+    piecewise linear functions, whatever a `custom_jvp` says elsewhere.
+
+    Args:
+      f: a scalar function of `x`, forward differentiable three times.
+      x: the point, of n numbers.
+      chunk_size: directions evaluated at once. Time is n directional evaluations, memory
+        O(chunk_size * n); the result does not depend on it.
+
+    Returns:
+      `Derivatives`, each entry with the shape and dtype of `x`.
+
+    Raises:
+      ValueError: `chunk_size` is below 1.
+    """
+    return exact.dense(f, x, chunk_size=chunk_size)
+
+
+def closed_form(f: Callable[[Array], Array], x: Float[Array, "*shape"]) -> Derivatives:
+    """The derivatives of a piecewise linear function: its gradient, and zeros.
+
+    Exact for such a function alone. Under any other it is the assumption by which Grad-CAM++
+    arrives at eq. 19 of the paper (Chattopadhay et al. 2018, https://arxiv.org/abs/1710.11063).
+    """
+    gradient = jax.grad(f)(x)
+    return Derivatives(gradient, jnp.zeros_like(gradient), jnp.zeros_like(gradient))

@@ -1,0 +1,149 @@
+"""The whole path: split the model, tap it, weigh the channels, combine, upsample."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from jaxcam._src.base import (
+    ApplyFn,
+    Explanation,
+    FuseFn,
+    ScoreFn,
+    SplitFn,
+    Tap,
+    WeightsFn,
+)
+from jaxcam._src.cut import split
+from jaxcam._src.maps import combine, fuse_max, unit_range, upsample
+from jaxcam._src.scores import logit
+from jaxcam._src.weights.gradient import grad_cam
+
+
+def explainer(
+    apply_fn: ApplyFn,
+    layer: str | SplitFn | list[str | SplitFn] | tuple[str | SplitFn, ...],
+    method: WeightsFn = grad_cam,
+    *,
+    score_fn: ScoreFn = logit,
+    fuse: FuseFn = fuse_max,
+) -> Callable[..., Explanation]:
+    """Makes a pure function that explains one image.
+
+    Args:
+      apply_fn: `(variables, image) -> logits`, with tagged layers: a function that calls
+        `jaxcam.tag`, or what `from_linen` and `from_nnx` return.
+      layer: the name of a layer; or what `jaxcam.split` returns, to choose one run of a layer
+        that runs several times; or a list or tuple of these, shallow to deep, whose heatmaps are fused.
+      method: `Tap -> weights`. Bind its knobs with `functools.partial`.
+      score_fn: `(logits, target) -> scalar`, what is explained.
+      fuse: heatmaps `[layers, *spatial]` in [0, 1] to `[*spatial]`; used for several layers.
+
+    Returns:
+      `explain(variables, image, target=None) -> Explanation`, for an image `[*spatial, C]` as the
+      model takes it. `target` is what `score_fn` takes, a class index for those of this library;
+      None is the class of the largest logit. The caller jits, vmaps and shards.
+
+    Raises:
+      ValueError: no layer was given; by `explain`, where the image, the target or the layer
+        cannot be explained.
+    """
+    several = isinstance(layer, list | tuple)
+    chosen = tuple(layer) if isinstance(layer, list | tuple) else (layer,)
+    if not chosen:
+        raise ValueError("explainer got an empty sequence of layers; name one at least")
+
+    def explain(variables: PyTree, image: Array, target: Any = None) -> Explanation:
+        taps = [tap(apply_fn, at, variables, image, target, score_fn=score_fn) for at in chosen]
+        weights = tuple(method(t) for t in taps)
+        cams = tuple(combine(w, t.activations) for w, t in zip(weights, taps, strict=True))
+        heatmaps = [unit_range(upsample(cam, image.shape[:-1])) for cam in cams]
+        logits, target = taps[0].logits, taps[0].target
+        if not several:
+            return Explanation(heatmaps[0], cams[0], weights[0], logits, target)
+        return Explanation(unit_range(fuse(jnp.stack(heatmaps))), cams, weights, logits, target)
+
+    return explain
+
+
+def tap(
+    apply_fn: ApplyFn,
+    layer: str | SplitFn,
+    variables: PyTree,
+    image: Array,
+    target: Any = None,
+    *,
+    score_fn: ScoreFn = logit,
+) -> Tap:
+    """Runs a model up to a layer and opens what a method may look at.
+
+    Arguments as for `explainer` and `explain`. Call it inside the function that is jitted.
+
+    Raises:
+      ValueError: the image is no floating-point `[*spatial, C]`, the layer's output has other
+        axes, the target is no class, or the score is no scalar.
+    """
+    image = _checked_image(image)
+    split_fn = split(apply_fn, layer) if isinstance(layer, str) else layer
+    activations, head = split_fn(variables, image)
+    _check_activations(activations, image, layer)
+    logits = head(activations)
+    target = _checked_target(target, logits)
+    _check_score(score_fn, logits, target)
+    return Tap(
+        activations=activations,
+        score_activations=lambda activations: score_fn(head(activations), target),
+        image=image,
+        score_image=lambda image: score_fn(apply_fn(variables, image), target),
+        logits=logits,
+        target=target,
+    )
+
+
+def _checked_image(image: Any) -> Array:
+    image = jnp.asarray(image)
+    if not jnp.issubdtype(image.dtype, jnp.floating) or image.ndim < 2:
+        raise ValueError(
+            f"got an image {image.dtype}{list(image.shape)}; wanted one floating-point image "
+            "[*spatial, C], scaled as the model expects (for uint8, often image / 255)"
+        )
+    return image
+
+
+def _check_activations(activations: Array, image: Array, layer: str | SplitFn) -> None:
+    name = repr(layer) if isinstance(layer, str) else "chosen"
+    if activations.ndim != image.ndim:
+        raise ValueError(
+            f"layer {name} returns {list(activations.shape)} for an image {list(image.shape)}; "
+            "wanted as many spatial axes in both, and channels last. Choose a layer before the "
+            "positions are pooled or flattened; for a batch of images use jax.vmap"
+        )
+
+
+def _checked_target(target: Any, logits: Any) -> Any:
+    is_vector = isinstance(logits, jax.Array) and logits.ndim == 1
+    if target is None:
+        if not is_vector:
+            raise ValueError(
+                "no target was given, and there is no top class: the model returned "
+                f"{jax.tree.map(jnp.shape, logits)}, wanted logits [classes]. Give a target, or "
+                "let apply_fn return the logits of one image (adapters: output_fn=)"
+            )
+        return jnp.argmax(logits)
+    if is_vector and isinstance(target, int | np.integer) and not 0 <= target < len(logits):
+        raise ValueError(
+            f"target {target} is no class; the model has classes 0 to {len(logits) - 1}"
+        )
+    return target
+
+
+def _check_score(score_fn: ScoreFn, logits: Any, target: Any) -> None:
+    shape = jax.eval_shape(score_fn, logits, target).shape
+    if shape:
+        raise ValueError(
+            f"score_fn returned an array of shape {shape}; wanted a scalar for one image and one "
+            "target; for many targets use jax.vmap over target"
+        )

@@ -1,0 +1,69 @@
+"""From weights to a heatmap: combine, upsample, unit_range, and the fusion of several layers."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def combine(
+    weights: Float[Array, "*weights_shape"], activations: Float[Array, "*spatial K"]
+) -> Float[Array, "*spatial"]:
+    """The class activation map `relu(sum_k w_k A_k)`.
+
+    Args:
+      weights: `[1, ..., 1, K]`, one per channel, or `[*spatial, K]`.
+      activations: `[*spatial, K]`.
+
+    Returns:
+      The map at the size of the layer, at least 0.
+
+    Raises:
+      ValueError: the weights fit the activations in neither way.
+    """
+    channelwise = (1,) * (activations.ndim - 1) + activations.shape[-1:]
+    if weights.shape not in (channelwise, activations.shape):
+        raise ValueError(
+            f"a method returned weights of shape {weights.shape}; wanted {channelwise} (one per "
+            f"channel) or {activations.shape} (one per activation)"
+        )
+    return jax.nn.relu(jnp.sum(weights * activations, axis=-1))
+
+
+def upsample(cam: Float[Array, "*spatial"], shape: tuple[int, ...]) -> Float[Array, "*size"]:
+    """Resizes a map to `shape` by linear interpolation between pixel centres.
+
+    The convention is that of OpenCV and of PyTorch without `align_corners`: no smoothing where
+    a map shrinks, edge values repeated outside the outermost centres.
+    """
+    return jax.image.resize(cam, shape, "linear", antialias=False)
+
+
+def unit_range(values: Float[Array, "*size"]) -> Float[Array, "*size"]:
+    """Moves and scales an array to [0, 1], its minimum to 0 and its maximum to 1.
+
+    A flat array has no range (0/0): it becomes all 0. A NaN anywhere makes all of it NaN.
+    """
+    low, high = values.min(), values.max()
+    flat = high == low
+    return jnp.where(flat, 0, (values - low) / jnp.where(flat, 1, high - low))
+
+
+def fuse_max(heatmaps: Float[Array, "layers *size"]) -> Float[Array, "*size"]:
+    """The elementwise maximum of the layers' heatmaps."""
+    return heatmaps.max(axis=0)
+
+
+def fuse_layer_cam(
+    heatmaps: Float[Array, "layers *size"], *, gain: float = 2.0
+) -> Float[Array, "*size"]:
+    """LayerCAM's fusion: shallow maps M lifted to `tanh(gain * M)`, then the maximum.
+
+    The paper lifts the shallow stages, whose maps are faint beside the deepest one; here every
+    layer but the last in order is lifted (Jiang et al. 2021,
+    https://doi.org/10.1109/TIP.2021.3089943).
+
+    Args:
+      heatmaps: one per layer, shallow to deep, each in [0, 1].
+      gain: the paper's gamma.
+    """
+    return fuse_max(jnp.concatenate([jnp.tanh(gain * heatmaps[:-1]), heatmaps[-1:]]))

@@ -1,0 +1,23 @@
+"""How much of a heatmap lies on the object."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def energy_inside(
+    heatmap: Float[Array, "*spatial"], inside: Bool[Array, "*spatial"]
+) -> Float[Array, ""]:
+    """The share of the heatmap's sum that lies inside a region: the energy pointing game.
+
+    Wang et al. 2020, section 4.3, https://arxiv.org/abs/1910.01279. A heatmap of ones scores the
+    region's share of the image: print it beside, as the floor.
+
+    Args:
+      heatmap: at least 0.
+      inside: True inside the region.
+
+    Returns:
+      A number in [0, 1]; 0 for a heatmap of zeros.
+    """
+    total = heatmap.sum()
+    return jnp.where(inside, heatmap, 0).sum() / jnp.where(total == 0, 1, total)

@@ -1,0 +1,94 @@
+"""Pictures: a heatmap over its image, and panels of several. NumPy in, NumPy or a file out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import ArrayLike, UInt8
+
+COLORMAP = "turbo"
+_PANEL_INCHES = 1.7
+
+
+def overlay(
+    image: ArrayLike, heatmap: ArrayLike, *, alpha: float = 0.5
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Lays a heatmap in colour over an image.
+
+    Args:
+      image: `[H, W, 3]`, `[H, W, 1]` or `[H, W]`, floats in [0, 1] or uint8.
+      heatmap: `[H, W]` in [0, 1].
+      alpha: opacity of the heatmap, in [0, 1].
+
+    Returns:
+      The picture, `[H, W, 3]` uint8.
+
+    Raises:
+      ValueError: a shape, a range or `alpha` is none of these.
+    """
+    from matplotlib import colormaps
+
+    picture, values = _rgb(np.asarray(image)), np.asarray(heatmap, np.float32)
+    if values.shape != picture.shape[:2]:
+        raise ValueError(
+            f"heatmap {list(values.shape)} does not fit image {list(picture.shape)}; wanted "
+            f"{list(picture.shape[:2])}: one image, and its heatmap at the same size"
+        )
+    _check_range("heatmap", values)
+    _check_range("alpha", np.asarray(alpha))
+    colours = colormaps[COLORMAP](values)[..., :3]
+    return np.round(255 * ((1 - alpha) * picture + alpha * colours)).astype(np.uint8)
+
+
+def save_panels(
+    rows: Sequence[Sequence[np.ndarray]],
+    titles: Sequence[str],
+    path: Path,
+    *,
+    boxes: Sequence[tuple[int, int, int, int]] | None = None,
+) -> None:
+    """Writes a figure with one row of pictures per image.
+
+    Args:
+      rows: pictures `[H, W, 3]` or `[H, W]`, as many in each row as there are titles.
+      titles: of the columns.
+      path: of the file; its suffix sets the format.
+      boxes: one per row, `(top, left, bottom, right)` in pixels, outlined in each picture.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    size = (_PANEL_INCHES * len(titles), _PANEL_INCHES * (len(rows) + 0.25))
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    axes = figure.subplots(len(rows), len(titles), squeeze=False)
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=8)
+    for index, (row, pictures) in enumerate(zip(axes, rows, strict=True)):
+        for axis, picture in zip(row, pictures, strict=True):
+            axis.imshow(picture, cmap="gray", vmin=0)
+            axis.set_axis_off()
+            if boxes is not None:
+                top, left, bottom, right = boxes[index]
+                corner = (left - 0.5, top - 0.5)  # imshow centres pixels on whole numbers
+                frame = Rectangle(corner, right - left, bottom - top, fill=False, color="white")
+                axis.add_patch(frame)
+    figure.savefig(path)
+
+
+def _rgb(image: np.ndarray) -> np.ndarray:
+    picture = image / 255 if image.dtype == np.uint8 else image.astype(np.float32)
+    _check_range("image", picture)
+    picture = picture if picture.ndim == 3 else picture[..., None]
+    if picture.ndim != 3 or picture.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"got an image of shape {list(image.shape)}; wanted [H, W, 3], [H, W, 1] or [H, W]"
+        )
+    return np.broadcast_to(picture, (*picture.shape[:2], 3))
+
+
+def _check_range(name: str, values: np.ndarray) -> None:
+    if not (values.min() >= 0 and values.max() <= 1):  # catches NaN too
+        raise ValueError(
+            f"{name} spans [{values.min():.3g}, {values.max():.3g}]; wanted values in [0, 1] "
+            "(jaxcam.unit_range stretches an array to that)"
+        )

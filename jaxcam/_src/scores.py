@@ -1,0 +1,55 @@
+"""Scores: what is explained, a scalar function of the logits and a target."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Shaped
+
+
+def logit(logits: Float[Array, " classes"], target: Int[Array, ""] | int) -> Float[Array, ""]:
+    """The logit of the target class, before any softmax: the score of most papers.
+
+    Args:
+      logits: one number per class.
+      target: index of the class. Where it is only known inside a trace and lies outside
+        `[0, classes)`, every score here is NaN.
+
+    Returns:
+      A scalar. It changes when a constant is added to all logits; the other three do not.
+
+    Raises:
+      ValueError: the logits are no vector.
+    """
+    return _pick(logits, target)
+
+
+def probability(logits: Float[Array, " classes"], target: Int[Array, ""] | int) -> Float[Array, ""]:
+    """The softmax probability of the target class, in [0, 1]. Arguments as for `logit`."""
+    return _pick(jax.nn.softmax(logits), target)
+
+
+def log_probability(
+    logits: Float[Array, " classes"], target: Int[Array, ""] | int
+) -> Float[Array, ""]:
+    """The logarithm of the softmax probability, at most 0. Arguments as for `logit`."""
+    return _pick(jax.nn.log_softmax(logits), target)
+
+
+def margin(logits: Float[Array, " classes"], target: Int[Array, ""] | int) -> Float[Array, ""]:
+    """The lead of the target's logit over the best other one, negative when it does not lead.
+
+    Arguments as for `logit`; two classes at least.
+    """
+    score = _pick(logits, target)
+    if len(logits) < 2:
+        raise ValueError("margin compares classes, and there is one logit; use jaxcam.logit")
+    others = jnp.where(jnp.arange(len(logits)) == target, -jnp.inf, logits)
+    return score - others.max()
+
+
+def _pick(values: Shaped[Array, "..."], target: Int[Array, ""] | int) -> Float[Array, ""]:
+    if values.ndim != 1:
+        raise ValueError(
+            f"the model returned logits of shape {values.shape}; wanted [classes] for one image. "
+            "Let apply_fn return that (adapters: output_fn=), or pass a score_fn of your own"
+        )
+    return values.at[target].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)

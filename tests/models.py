@@ -1,0 +1,115 @@
+"""One tiny network per framework, for the laws that every adapter and method must keep."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+import jaxcam
+from jaxcam._src.base import ApplyFn
+
+CLASSES = 5
+
+
+class Case(NamedTuple):
+    """A model, an image for it, and the last layer before its global average pool."""
+
+    apply_fn: ApplyFn
+    variables: Any
+    image: jax.Array
+    layer: str
+
+
+def image(seed: int = 0, size: tuple[int, ...] = (12, 10)) -> jax.Array:
+    """A random picture, signal or volume of 3 channels."""
+    return jax.random.normal(jax.random.key(seed), (*size, 3))
+
+
+def plain(spatial: int = 2) -> Case:
+    """A plain function of as many spatial axes as asked for, which tags its own layers."""
+    keys = iter(jax.random.split(jax.random.key(1), 3))
+    window = (3,) * spatial
+    variables = {
+        "conv1": jax.random.normal(next(keys), (*window, 3, 6)) / 4,
+        "conv2": jax.random.normal(next(keys), (*window, 6, 8)) / 4,
+        "dense": jax.random.normal(next(keys), (8, CLASSES)),
+    }
+    axes = "DHW"[-spatial:]
+
+    def conv(x, kernel, strides):
+        numbers = (f"N{axes}C", f"{axes}IO", f"N{axes}C")
+        return jax.lax.conv_general_dilated(x, kernel, strides, "SAME", dimension_numbers=numbers)
+
+    def apply_fn(variables, image):
+        x = jax.nn.relu(conv(image[None], variables["conv1"], (2,) * spatial))
+        x = jaxcam.tag(x[0], "block1")
+        x = jaxcam.tag(jax.nn.relu(conv(x[None], variables["conv2"], (1,) * spatial)[0]), "block2")
+        return x.mean(axis=tuple(range(spatial))) @ variables["dense"]
+
+    return Case(apply_fn, variables, image(size=(12, 10, 8)[:spatial]), "block2")
+
+
+class LinenBlock(nn.Module):
+    features: int
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        y = nn.Conv(self.features, (3, 3), name="conv1")(x)
+        y = nn.relu(nn.BatchNorm(not train, name="norm")(y))
+        y = nn.Conv(self.features, (3, 3), name="conv2")(y)
+        return nn.relu(y + nn.Conv(self.features, (1, 1), name="shortcut")(x))
+
+
+class LinenNet(nn.Module):
+    @nn.compact
+    def __call__(self, x, *, train):
+        x = nn.relu(nn.Conv(6, (3, 3), (2, 2), name="stem")(x))
+        x = LinenBlock(8, name="block")(x, train=train)
+        x = nn.Dropout(0.5, deterministic=not train)(x)
+        return nn.Dense(CLASSES, name="classifier")(x.mean(axis=(1, 2)))
+
+
+def linen() -> Case:
+    """A residual network in Flax linen."""
+    module = LinenNet()
+    variables = module.init(jax.random.key(2), jnp.zeros((1, 12, 10, 3)), train=False)
+    return Case(jaxcam.from_linen(module, train=False), variables, image(), "block")
+
+
+class NnxBlock(nnx.Module):
+    def __init__(self, features_in, features, rngs):
+        self.conv1 = nnx.Conv(features_in, features, (3, 3), rngs=rngs)
+        self.norm = nnx.BatchNorm(features, rngs=rngs)
+        self.conv2 = nnx.Conv(features, features, (3, 3), rngs=rngs)
+        self.shortcut = nnx.Conv(features_in, features, (1, 1), rngs=rngs)
+
+    def __call__(self, x):
+        y = nnx.relu(self.norm(self.conv1(x)))
+        return nnx.relu(self.conv2(y) + self.shortcut(x))
+
+
+class NnxNet(nnx.Module):
+    def __init__(self, rngs):
+        self.stem = nnx.Conv(3, 6, (3, 3), (2, 2), rngs=rngs)
+        self.blocks = nnx.List([NnxBlock(6, 8, rngs)])
+        self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        self.classifier = nnx.Linear(8, CLASSES, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.relu(self.stem(x))
+        for block in self.blocks:
+            x = block(x)
+        return self.classifier(self.dropout(x).mean(axis=(1, 2)))
+
+
+def nnx_net() -> Case:
+    """The same in Flax NNX, in evaluation mode."""
+    model = NnxNet(nnx.Rngs(3))
+    model.eval()
+    graphdef, variables = nnx.split(model)
+    return Case(jaxcam.from_nnx(graphdef), variables, image(), "blocks/0")
+
+
+CASES = {"plain": plain, "linen": linen, "nnx": nnx_net}
