@@ -6,6 +6,9 @@ from jaxcam._src.adapters.nnx import from_nnx
 from jaxcam._src.base import Derivatives, Explanation, Layer, Model, Tap
 from jaxcam._src.cut import layers, split, tag
 
+# The bundled networks and images
+from jaxcam._src.demo.bundle import digits_relu, digits_silu, load_canvases
+
 # Derivatives along each coordinate alone
 from jaxcam._src.derivatives import closed_form, derivatives
 
@@ -37,6 +40,8 @@ __all__ = [
     "closed_form",
     "combine",
     "derivatives",
+    "digits_relu",
+    "digits_silu",
     "energy_inside",
     "explainer",
     "from_linen",
@@ -47,6 +52,7 @@ __all__ = [
     "grad_cam_plus_plus",
     "layer_cam",
     "layers",
+    "load_canvases",
     "log_probability",
     "logit",
     "margin",

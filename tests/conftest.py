@@ -4,9 +4,26 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("jaxcam", "beartype.beartype")
+# All but `base`: its records are pytrees, whose leaves a transformation may replace by anything.
+CHECKED = [
+    "adapters",
+    "cli",
+    "cut",
+    "demo",
+    "derivatives",
+    "explain",
+    "files",
+    "maps",
+    "metrics",
+    "render",
+    "scores",
+    "weights",
+]
+install_import_hook([f"jaxcam._src.{name}" for name in CHECKED], "beartype.beartype")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+# On a CPU the default generator takes seconds to compile for each shape, this one a fraction.
+jax.config.update("jax_default_prng_impl", "rbg")
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """One tiny network per framework, for the laws that every adapter and method must keep."""
 
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -27,6 +28,7 @@ def image(seed: int = 0, size: tuple[int, ...] = (12, 10)) -> jax.Array:
     return jax.random.normal(jax.random.key(seed), (*size, 3))
 
 
+@functools.cache
 def plain(spatial: int = 2) -> Case:
     """A plain function of as many spatial axes as asked for, which tags its own layers."""
     keys = iter(jax.random.split(jax.random.key(1), 3))
@@ -71,10 +73,12 @@ class LinenNet(nn.Module):
         return nn.Dense(CLASSES, name="classifier")(x.mean(axis=(1, 2)))
 
 
+@functools.cache
 def linen() -> Case:
     """A residual network in Flax linen."""
     module = LinenNet()
-    variables = module.init(jax.random.key(2), jnp.zeros((1, 12, 10, 3)), train=False)
+    init = jax.jit(functools.partial(module.init, train=False))  # eagerly it takes long
+    variables = init(jax.random.key(2), jnp.zeros((1, 12, 10, 3)))
     return Case(jaxcam.from_linen(module, train=False), variables, image(), "block")
 
 
@@ -104,6 +108,7 @@ class NnxNet(nnx.Module):
         return self.classifier(self.dropout(x).mean(axis=(1, 2)))
 
 
+@functools.cache
 def nnx_net() -> Case:
     """The same in Flax NNX, in evaluation mode."""
     model = NnxNet(nnx.Rngs(3))

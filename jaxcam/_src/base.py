@@ -94,8 +94,8 @@ class Explanation:
     """
 
     heatmap: Array
-    cam: Array | tuple[Array, ...]
-    weights: Array | tuple[Array, ...]
+    cam: Any
+    weights: Any
     logits: Any
     target: Any
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, ArrayLike, PyTree
 
 from jaxcam._src.base import (
     ApplyFn,
@@ -37,7 +37,7 @@ def explainer(
       apply_fn: `(variables, image) -> logits`, with tagged layers: a function that calls
         `jaxcam.tag`, or what `from_linen` and `from_nnx` return.
       layer: the name of a layer; or what `jaxcam.split` returns, to choose one run of a layer
-        that runs several times; or a list or tuple of these, shallow to deep, whose heatmaps are fused.
+        that runs several times; or a list or tuple of these, shallow to deep, to be fused.
       method: `Tap -> weights`. Bind its knobs with `functools.partial`.
       score_fn: `(logits, target) -> scalar`, what is explained.
       fuse: heatmaps `[layers, *spatial]` in [0, 1] to `[*spatial]`; used for several layers.
@@ -56,11 +56,12 @@ def explainer(
     if not chosen:
         raise ValueError("explainer got an empty sequence of layers; name one at least")
 
-    def explain(variables: PyTree, image: Array, target: Any = None) -> Explanation:
+    def explain(variables: PyTree, image: ArrayLike, target: Any = None) -> Explanation:
         taps = [tap(apply_fn, at, variables, image, target, score_fn=score_fn) for at in chosen]
         weights = tuple(method(t) for t in taps)
         cams = tuple(combine(w, t.activations) for w, t in zip(weights, taps, strict=True))
-        heatmaps = [unit_range(upsample(cam, image.shape[:-1])) for cam in cams]
+        shape = taps[0].image.shape[:-1]
+        heatmaps = [unit_range(upsample(cam, shape)) for cam in cams]
         logits, target = taps[0].logits, taps[0].target
         if not several:
             return Explanation(heatmaps[0], cams[0], weights[0], logits, target)
@@ -73,7 +74,7 @@ def tap(
     apply_fn: ApplyFn,
     layer: str | SplitFn,
     variables: PyTree,
-    image: Array,
+    image: ArrayLike,
     target: Any = None,
     *,
     score_fn: ScoreFn = logit,

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -38,8 +39,8 @@ def upsample(cam: Float[Array, "*spatial"], shape: tuple[int, ...]) -> Float[Arr
     return jax.image.resize(cam, shape, "linear", antialias=False)
 
 
-def unit_range(values: Float[Array, "*size"]) -> Float[Array, "*size"]:
-    """Moves and scales an array to [0, 1], its minimum to 0 and its maximum to 1.
+def unit_range(values: Float[Array | np.ndarray, "*size"]) -> Float[Array, "*size"]:
+    """Moves and scales an array to [0, 1]: its minimum to 0, its maximum to 1 up to rounding.
 
     A flat array has no range (0/0): it becomes all 0. A NaN anywhere makes all of it NaN.
     """

@@ -1,7 +1,7 @@
 """Pictures: a heatmap over its image, and panels of several. NumPy in, NumPy or a file out."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import IO
 
 import numpy as np
 from jaxtyping import ArrayLike, UInt8
@@ -43,7 +43,7 @@ def overlay(
 def save_panels(
     rows: Sequence[Sequence[np.ndarray]],
     titles: Sequence[str],
-    path: Path,
+    file: IO[bytes],
     *,
     boxes: Sequence[tuple[int, int, int, int]] | None = None,
 ) -> None:
@@ -52,7 +52,7 @@ def save_panels(
     Args:
       rows: pictures `[H, W, 3]` or `[H, W]`, as many in each row as there are titles.
       titles: of the columns.
-      path: of the file; its suffix sets the format.
+      file: to write the figure to, as PNG.
       boxes: one per row, `(top, left, bottom, right)` in pixels, outlined in each picture.
     """
     from matplotlib.figure import Figure
@@ -72,7 +72,7 @@ def save_panels(
                 corner = (left - 0.5, top - 0.5)  # imshow centres pixels on whole numbers
                 frame = Rectangle(corner, right - left, bottom - top, fill=False, color="white")
                 axis.add_patch(frame)
-    figure.savefig(path)
+    figure.savefig(file, format="png")
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:

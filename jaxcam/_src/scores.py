@@ -5,13 +5,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
 
-def logit(logits: Float[Array, " classes"], target: Int[Array, ""] | int) -> Float[Array, ""]:
+def logit(logits: Float[Array, "*classes"], target: Int[Array, ""] | int) -> Float[Array, ""]:
     """The logit of the target class, before any softmax: the score of most papers.
 
     Args:
       logits: one number per class.
-      target: index of the class. Where it is only known inside a trace and lies outside
-        `[0, classes)`, every score here is NaN.
+      target: index of the class. A score of this module and its gradient are NaN where it lies
+        outside `[0, classes)`.
 
     Returns:
       A scalar. It changes when a constant is added to all logits; the other three do not.
@@ -22,19 +22,19 @@ def logit(logits: Float[Array, " classes"], target: Int[Array, ""] | int) -> Flo
     return _pick(logits, target)
 
 
-def probability(logits: Float[Array, " classes"], target: Int[Array, ""] | int) -> Float[Array, ""]:
+def probability(logits: Float[Array, "*classes"], target: Int[Array, ""] | int) -> Float[Array, ""]:
     """The softmax probability of the target class, in [0, 1]. Arguments as for `logit`."""
     return _pick(jax.nn.softmax(logits), target)
 
 
 def log_probability(
-    logits: Float[Array, " classes"], target: Int[Array, ""] | int
+    logits: Float[Array, "*classes"], target: Int[Array, ""] | int
 ) -> Float[Array, ""]:
     """The logarithm of the softmax probability, at most 0. Arguments as for `logit`."""
     return _pick(jax.nn.log_softmax(logits), target)
 
 
-def margin(logits: Float[Array, " classes"], target: Int[Array, ""] | int) -> Float[Array, ""]:
+def margin(logits: Float[Array, "*classes"], target: Int[Array, ""] | int) -> Float[Array, ""]:
     """The lead of the target's logit over the best other one, negative when it does not lead.
 
     Arguments as for `logit`; two classes at least.
@@ -52,4 +52,6 @@ def _pick(values: Shaped[Array, "..."], target: Int[Array, ""] | int) -> Float[A
             f"the model returned logits of shape {values.shape}; wanted [classes] for one image. "
             "Let apply_fn return that (adapters: output_fn=), or pass a score_fn of your own"
         )
-    return values.at[target].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    # A factor, so that the gradient is NaN where the score is: a wrong target shows in the map.
+    known = jnp.where((target >= 0) & (target < len(values)), 1, jnp.nan).astype(values.dtype)
+    return known * values[target]

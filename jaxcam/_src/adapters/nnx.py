@@ -68,14 +68,27 @@ def _named_layers(model: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every callable layer with its names: one, or one per path where it is shared."""
     from flax import nnx
 
-    shared = nnx.find_duplicates(model)
+    shared = [_without_cycles(twins) for twins in nnx.find_duplicates(model)]
     for path, layer in nnx.iter_modules(model):
         if path and callable(layer):
-            paths = {path: None}
-            for twins in shared:
-                tails = [path[len(twin) :] for twin in twins if path[: len(twin)] == twin]
-                paths |= {(*twin, *tail): None for tail in tails for twin in twins}
-            yield tuple("/".join(map(str, path)) for path in paths), layer
+            names = ("/".join(map(str, alias)) for alias in _aliases(path, shared))
+            yield tuple(names), layer
+
+
+def _without_cycles(twins: list[tuple]) -> list[tuple]:
+    """The paths to a shared module that do not go through the module itself."""
+    return [t for t in twins if not any(t[:n] in twins for n in range(len(t)))]
+
+
+def _aliases(path: tuple, shared: list[list[tuple]]) -> list[tuple]:
+    """All paths to a layer: each module on its way may be shared, and the layer itself."""
+    paths = [path]
+    for known in paths:  # which grows
+        for twins in shared:
+            tails = [known[len(twin) :] for twin in twins if known[: len(twin)] == twin]
+            found = dict.fromkeys((*twin, *tail) for tail in tails for twin in twins)
+            paths += [alias for alias in found if alias not in paths]
+    return paths
 
 
 @functools.cache

@@ -39,7 +39,7 @@ def find_hits(eqns: Sequence[Any], runs: int = 1, closed_by: str | None = None) 
             aval = eqn.outvars[0].aval
             yield Hit(eqn.params["name"], eqn.params["leaf"], aval, runs, closed_by)
         times = runs * (eqn.params["length"] if kind == "scan" else 1)
-        for body in jex.jaxprs_in_params(eqn.params):
+        for body in jex.jaxprs_in_params(eqn.params) if times else ():
             yield from find_hits(body.eqns, times, closed_by or (None if kind in OPENED else kind))
 
 

@@ -12,10 +12,11 @@ _REF_EFFECTS = {"ReadEffect", "WriteEffect", "AccumEffect"}
 
 def partition(jaxpr: Any, layer: str) -> tuple[Any, Any]:
     """`prefix: arguments -> activations, *residuals`, `head: the same and arguments -> logits`."""
-    if refs := {type(effect).__name__ for effect in jaxpr.effects} & _REF_EFFECTS:
+    effects = {type(effect).__name__ for eqn in jaxpr.eqns for effect in eqn.effects}
+    if effects & _REF_EFFECTS:
         raise ValueError(
-            f"the model reads or writes mutable refs ({', '.join(sorted(refs))}), which cannot be "
-            "reordered around a cut; give apply_fn plain arrays"
+            "the model reads or writes mutable refs, which cannot be reordered around a cut; give "
+            "apply_fn plain arrays, and keep refs inside a jax.checkpoint, scan or cond"
         )
     early, cut, late = _sort(jaxpr)
     kept, needed = _live(late, jaxpr.outvars)

@@ -77,7 +77,7 @@ def _replay_scan(params: dict, wanted: Wanted, inputs: list[Any]) -> list[Any]:
     arguments = [*consts, *carry, *(x[step] for x in xs)]
     outputs = replay(body, wanted._replace(nth=nth), arguments)
     carry, after = steps(outputs[:carried], step + 1, params["length"])
-    parts = [*before, [y[None] for y in outputs[carried:]], *after]
+    parts = [*before, [jnp.asarray(y)[None] for y in outputs[carried:]], *after]
     return [*carry, *(jnp.concatenate(ys)[order] for ys in zip(*parts, strict=True))]
 
 

@@ -1,46 +1,85 @@
 """What the package ships: two trained networks and a few canvases."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
-import flax.serialization
 import jax
 import numpy as np
-from PIL import Image
 
-from jaxcam._src.demo.canvases import Box, Canvases
+from jaxcam._src.adapters.linen import from_linen
+from jaxcam._src.base import Model
+from jaxcam._src.demo.canvases import SIDE, Box, Canvases
 
 FOLDER = Path(__file__).parent / "data"
-ACTIVATIONS = {"relu": nn.relu, "silu": nn.silu}
+NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-def save_variables(folder: Path, name: str, variables: dict) -> None:
-    """Writes the variables of a network as msgpack, which executes nothing when read."""
-    host = jax.tree.map(np.asarray, variables)
-    (folder / f"{name}.msgpack").write_bytes(flax.serialization.msgpack_serialize(host))
+def digits_relu() -> Model:
+    """The bundled network with ReLU: tells which digit is whole on a 64x64 canvas of pieces.
+
+    Its layers are "stem", "stage1", "stage2", "stage3" and what is inside them; "stage3" comes
+    before the global average pool.
+    """
+    return _model("relu", jax.nn.relu)
 
 
-def load_variables(name: str, folder: Path = FOLDER) -> Any:
-    """Reads the variables of the network `name`, "relu" or "silu"."""
-    return flax.serialization.msgpack_restore((folder / f"{name}.msgpack").read_bytes())
-
-
-def save_canvases(folder: Path, drawn: Canvases) -> None:
-    """Writes canvases as PNG files, with labels and boxes in `canvases.json`."""
-    entries = []
-    for index, (image, label, box) in enumerate(zip(*drawn, strict=True)):
-        file = f"canvas{index}.png"
-        Image.fromarray(np.uint8(np.round(image[..., 0] * 255))).save(folder / file)
-        entries.append({"file": file, "label": int(label), "box": box})
-    (folder / "canvases.json").write_text(json.dumps(entries, indent=1) + "\n")
+def digits_silu() -> Model:
+    """The bundled network with SiLU, otherwise as `digits_relu`: smooth inside its blocks."""
+    return _model("silu", jax.nn.silu)
 
 
 def load_canvases(folder: Path = FOLDER) -> Canvases:
-    """Reads the canvases that `save_canvases` wrote."""
+    """Reads the bundled canvases: images `[n, 64, 64, 1]` in [0, 1], labels `[n]`, boxes.
+
+    None of their digits was trained on.
+    """
+    from PIL import Image
+
     entries = json.loads((folder / "canvases.json").read_text())
     images = [np.asarray(Image.open(folder / entry["file"])) for entry in entries]
     labels = np.array([entry["label"] for entry in entries])
     boxes = [Box(*entry["box"]) for entry in entries]
     return Canvases(np.stack(images)[..., None].astype(np.float32) / 255, labels, boxes)
+
+
+def save_canvases(folder: Path, drawn: Canvases) -> None:
+    """Writes canvases as PNG files, with labels and boxes in `canvases.json`."""
+    from PIL import Image
+
+    entries = []
+    for index, (image, label, box) in enumerate(zip(*drawn, strict=True)):
+        file = f"canvas{index}.png"
+        Image.fromarray(np.round(image[..., 0] * 255).astype(np.uint8)).save(folder / file)
+        entries.append({"file": file, "label": int(label), "box": box})
+    (folder / "canvases.json").write_text(json.dumps(entries) + "\n")
+
+
+def load_variables(name: str, folder: Path = FOLDER) -> Any:
+    """Reads the variables of the network `name`, "relu" or "silu"."""
+    from flax import serialization
+
+    return serialization.msgpack_restore((folder / f"{name}.msgpack").read_bytes())
+
+
+def save_variables(folder: Path, name: str, variables: dict) -> None:
+    """Writes the variables of a network as msgpack, which executes nothing when read."""
+    from flax import serialization
+
+    host = jax.tree.map(np.asarray, variables)
+    (folder / f"{name}.msgpack").write_bytes(serialization.msgpack_serialize(host))
+
+
+def _model(name: str, activation: Callable[[jax.Array], jax.Array]) -> Model:
+    from jaxcam._src.demo.network import DigitNet
+
+    apply_fn = from_linen(DigitNet(activation), train=False)
+    return Model(apply_fn, load_variables(name), _preprocess, NAMES)
+
+
+def _preprocess(image: Any) -> np.ndarray:
+    from PIL import ImageOps
+
+    small = ImageOps.fit(image.convert("L"), (SIDE, SIDE))
+    return np.asarray(small, np.float32)[..., None] / 255

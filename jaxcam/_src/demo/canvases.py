@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 SIDE = 64
 _PIECES = 5
@@ -68,7 +67,7 @@ def draw(digits: Digits, count: int, seed: int) -> Canvases:
     """Draws `count` canvases. The same seed draws the same canvases."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 10, count)
-    drawn = [_canvas(digits, label, rng) for label in labels]
+    drawn = [_canvas(digits, label, rng) for label in labels.tolist()]
     images = np.stack([image for image, _ in drawn])[..., None]
     return Canvases(images, labels, [box for _, box in drawn])
 
@@ -82,12 +81,12 @@ def batches(digits: Digits, size: int, seed: int) -> Iterator[Canvases]:
 
 def _canvas(digits: Digits, label: int, rng: np.random.Generator) -> tuple[np.ndarray, Box]:
     canvas = np.zeros((SIDE, SIDE), np.float32)
-    picture = _picture(digits, rng.choice(np.flatnonzero(digits.labels == label)), rng)
+    picture = _picture(rng.choice(digits.images[digits.labels == label]), rng)
     box = _place(picture.shape, rng)
     _paint(canvas, picture, box)
-    others = np.flatnonzero(digits.labels != label)
+    others = digits.images[digits.labels != label]
     for _ in range(_PIECES):
-        piece = _piece(_picture(digits, rng.choice(others), rng), rng)
+        piece = _piece(_picture(rng.choice(others), rng), rng)
         # A crowded canvas may leave no room beside the digit: then it has a piece less.
         places = (_place(piece.shape, rng) for _ in range(_TRIES))
         place = next((place for place in places if not place.overlaps(box)), None)
@@ -96,10 +95,11 @@ def _canvas(digits: Digits, label: int, rng: np.random.Generator) -> tuple[np.nd
     return canvas, box
 
 
-def _picture(digits: Digits, index: int, rng: np.random.Generator) -> np.ndarray:
+def _picture(digit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    from PIL import Image
+
     side = int(rng.integers(_DIGIT_SIDES[0], _DIGIT_SIDES[1] + 1))
-    small = Image.fromarray(digits.images[index])
-    large = small.resize((side, side), Image.Resampling.BILINEAR)
+    large = Image.fromarray(digit).resize((side, side), Image.Resampling.BILINEAR)
     return np.asarray(large.rotate(rng.uniform(-10, 10), Image.Resampling.BILINEAR))
 
 

@@ -6,6 +6,7 @@ writes into the package itself. The run is deterministic and takes minutes on tw
 """
 
 import argparse
+import functools
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,8 @@ from jaxcam._src.demo.network import DigitNet
 
 STEPS = 1000
 BATCH = 64
-SHOWN = 6  # canvases shipped as pictures
+ACTIVATIONS = {"relu": nn.relu, "silu": nn.silu}
+SHOWN = 24  # canvases shipped as pictures
 TEST_SEED, SHOWN_SEED = 1_000_003, 2_000_003  # far from the seeds that training counts through
 
 
@@ -34,7 +36,8 @@ def train(activation: Callable, digits: canvases.Digits, steps: int, seed: int =
       seed: of the initial weights and the canvases.
     """
     module = DigitNet(activation)
-    variables = module.init(jax.random.key(seed), jnp.zeros((1, 64, 64, 1)), train=False)
+    init = jax.jit(functools.partial(module.init, train=False))
+    variables = init(jax.random.key(seed), jnp.zeros((1, 64, 64, 1)))
     optimizer = optax.adamw(optax.cosine_onecycle_schedule(steps, 4e-3), weight_decay=1e-3)
     params, statistics = variables["params"], variables["batch_stats"]
     state = optimizer.init(params)
@@ -60,7 +63,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     known, unseen = canvases.load_digits()
     test = canvases.draw(unseen, 2000, TEST_SEED)
-    for name, activation in bundle.ACTIVATIONS.items():
+    for name, activation in ACTIVATIONS.items():
         variables = train(activation, known, options.steps)
         bundle.save_variables(options.out, name, variables)
         print(f"{name}: accuracy {accuracy(activation, variables, test):.4f} on fresh canvases")

@@ -42,15 +42,20 @@ def alpha(derivatives: Derivatives, total: Float[Array, "*ones K"]) -> Float[Arr
     """
     # The ratio is the same in any unit of length, and in this one nothing under- or overflows.
     unit = jax.lax.stop_gradient(_unit(derivatives))
-    first, second, third = (d / unit**n for n, d in enumerate(derivatives, start=1))
+    first, second, third = (_divide(d, unit**n) for n, d in enumerate(derivatives, start=1))
     curvature = first**2 + second
     slope = first**3 + 3 * first * second + third
     denominator = 2 * curvature + unit * total * slope
-    pole = denominator == 0
-    return jnp.where(pole, 0, curvature / jnp.where(pole, 1, denominator))
+    return _divide(curvature, denominator)
 
 
 def _unit(derivatives: Derivatives) -> Float[Array, "*spatial K"]:
     first, second, third = map(jnp.abs, derivatives)
     largest = jnp.maximum(jnp.maximum(first, jnp.sqrt(second)), jnp.cbrt(third))
     return jnp.where(largest == 0, 1, largest)
+
+
+def _divide(numerator: Array, denominator: Array) -> Array:
+    """The quotient, and 0 where the denominator is 0."""
+    zero = denominator == 0
+    return jnp.where(zero, 0, numerator / jnp.where(zero, 1, denominator))

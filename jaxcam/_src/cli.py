@@ -1,0 +1,182 @@
+"""The command line: files in, files out."""
+
+import argparse
+import functools
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from jaxcam._src import files
+from jaxcam._src.base import Explanation, Model, WeightsFn
+from jaxcam._src.cut import layers
+from jaxcam._src.demo import report
+from jaxcam._src.derivatives import derivatives
+from jaxcam._src.explain import explainer
+from jaxcam._src.files import UsageError
+from jaxcam._src.maps import unit_range
+from jaxcam._src.render import overlay
+from jaxcam._src.weights.curvature import grad_cam_plus_plus
+from jaxcam._src.weights.gradient import cam, grad_cam, layer_cam
+from jaxcam._src.weights.perturbation import score_cam
+
+METHODS: dict[str, WeightsFn] = {
+    "cam": cam,
+    "grad_cam": grad_cam,
+    "grad_cam_plus_plus": grad_cam_plus_plus,
+    "grad_cam_plus_plus_exact": functools.partial(grad_cam_plus_plus, derivatives_fn=derivatives),
+    "layer_cam": layer_cam,
+    "score_cam": score_cam,
+}
+_NOT_IN_DEMO = {"grad_cam_plus_plus_exact"}  # one pass per activation
+_TOP = 5
+_console = Console(stderr=True)  # for progress; results go to stdout
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns the exit code: 0, or 2 for bad input."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except UsageError as error:
+        print(f"jaxcam: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="jaxcam", description="Class activation maps for JAX and Flax.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="every method on the bundled network and images")
+    demo.add_argument("--out", type=Path, default=Path("jaxcam-demo"), help="folder to write to")
+    demo.set_defaults(command=_demo)
+
+    listing = commands.add_parser("layers", help="where a model can be cut")
+    listing.set_defaults(command=_layers)
+
+    explain = commands.add_parser("explain", help="explain a model's answers for images")
+    explain.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    explain.add_argument("--layer", required=True, help="a name that `jaxcam layers` lists")
+    explain.add_argument("--method", default="grad_cam", help=", ".join(METHODS))
+    explain.add_argument("--target", help="class index or name (default: the top class)")
+    explain.add_argument("--out", type=Path, default=Path("jaxcam-out"), help="folder to write to")
+    explain.set_defaults(command=_explain)
+
+    for command in (listing, explain):
+        command.add_argument(
+            "--model",
+            default="jaxcam:digits_relu",
+            metavar="MODULE:FACTORY",
+            help="a function without arguments that returns a jaxcam.Model (default: %(default)s)",
+        )
+    return parser
+
+
+# Commands ----------------------------------------------------------------------------------------
+
+
+def _demo(options: argparse.Namespace) -> None:
+    methods = {name: method for name, method in METHODS.items() if name not in _NOT_IN_DEMO}
+    folder = files.writable_folder(options.out)
+    with _console.status("explaining"):
+        energy = report.run(methods, folder)
+    table = Table(title="Share of the heatmap inside the digit's box, mean over the canvases")
+    for heading in ("method", *energy[report.FLOOR]):
+        table.add_column(heading)
+    for name, shares in energy.items():
+        table.add_row(name, *(f"{share:.3f}" for share in shares.values()))
+    Console().print(table)
+    print(f"figure: {folder / 'figure.png'}\nnumbers: {folder / 'energy.json'}")
+
+
+def _layers(options: argparse.Namespace) -> None:
+    model = files.load_model(options.model)
+    table = Table("layer", "shape", "dtype", "runs")
+    for layer in layers(model.apply_fn, model.variables, _blank(model)):
+        name = f"{layer.name} (leaf {layer.leaf})" if layer.leaf else layer.name
+        table.add_row(name, str(list(layer.shape)), str(layer.dtype), str(layer.runs))
+    Console().print(table)
+
+
+def _explain(options: argparse.Namespace) -> None:
+    if options.method not in METHODS:
+        raise UsageError(files.no_such("method", options.method, METHODS))
+    model = files.load_model(options.model)
+    names = model.class_names
+    target = None if options.target is None else files.find_class(options.target, names)
+    explain = jax.jit(explainer(model.apply_fn, options.layer, METHODS[options.method]))
+    _try_shapes(explain, model)
+    files.check_images(options.images)
+    folder = files.writable_folder(options.out)
+    records = []
+    quiet = not _console.is_terminal
+    for path in track(options.images, "explaining", console=_console, disable=quiet):
+        image = np.asarray(model.preprocess(files.open_image(path)))
+        explanation = jax.device_get(explain(model.variables, image, target))
+        records.append(_write(folder, path, image, explanation, model))
+    settings = {"model": options.model, "layer": options.layer, "method": options.method}
+    with files.whole_file(folder / "explanations.json") as file:
+        file.write(json.dumps({**settings, "images": records}, indent=1).encode())
+    print(f"numbers: {folder / 'explanations.json'}")
+
+
+def _blank(model: Model) -> jax.ShapeDtypeStruct:
+    image = np.asarray(model.preprocess(Image.new("RGB", (256, 256))))
+    return jax.ShapeDtypeStruct(image.shape, image.dtype)
+
+
+def _try_shapes(explain: Callable[..., Explanation], model: Model) -> None:
+    try:
+        logits = jax.eval_shape(explain, model.variables, _blank(model)).logits
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if logits.shape != (len(model.class_names),):
+        raise UsageError(
+            f"the model returns logits {list(logits.shape)} and has {len(model.class_names)} "
+            "class names; give one name per logit"
+        )
+
+
+def _write(
+    folder: Path, path: Path, image: np.ndarray, explanation: Explanation, model: Model
+) -> dict[str, Any]:
+    """Writes the overlay and the raw map of one image, and returns what there is to say of it."""
+    if not np.isfinite(explanation.heatmap).all():
+        raise UsageError(f"the map of {path} is not finite; look at what the model makes of it")
+    picture = np.asarray((model.display or unit_range)(image))
+    overlay_path, cam_path = folder / f"{path.stem}_overlay.png", folder / f"{path.stem}_cam.npy"
+    with files.whole_file(overlay_path) as file:
+        Image.fromarray(overlay(picture, explanation.heatmap)).save(file, "PNG")
+    with files.whole_file(cam_path) as file:
+        np.save(file, explanation.cam)
+    probabilities = np.asarray(jax.nn.softmax(explanation.logits))
+    top = [
+        {"class": int(c), "name": model.class_names[c], "probability": float(probabilities[c])}
+        for c in np.argsort(-probabilities)[:_TOP]
+    ]
+    target = model.class_names[int(explanation.target)]
+    answers = ", ".join(f"{answer['name']} {answer['probability']:.1%}" for answer in top)
+    print(f"{path}: {answers}; explained: {target}; {overlay_path}, {cam_path}")
+    return {
+        "image": str(path),
+        "target": {"class": int(explanation.target), "name": target},
+        "top": top,
+        "overlay": overlay_path.name,
+        "cam": cam_path.name,
+        "cam_shape": list(explanation.cam.shape),
+        "cam_max": float(explanation.cam.max()),
+    }

@@ -1,0 +1,126 @@
+"""Reading what the command line is given, and writing whole files or none."""
+
+import contextlib
+import difflib
+import importlib
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import jax
+import numpy as np
+
+from jaxcam._src.base import Model
+
+
+class UsageError(Exception):
+    """Bad input. Its text says what came, what is wanted and what to do."""
+
+
+def load_model(spec: str) -> Model:
+    """Calls the factory `package.module:factory`, found from the working directory too.
+
+    Raises:
+      UsageError: there is no such factory, it fails, it returns no `Model`, or the variables are
+        not finite.
+    """
+    name, _, attribute = spec.partition(":")
+    if not (name and attribute):
+        raise UsageError(f"model {spec!r}: wanted package.module:factory, such as mynet:load")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        factory = getattr(importlib.import_module(name), attribute)
+        model = factory()
+    except Exception as error:  # whatever a user's module raises is one line for the user
+        raise UsageError(f"model {spec!r} did not load: {type(error).__name__}: {error}") from error
+    if not isinstance(model, Model):
+        raise UsageError(
+            f"model {spec!r} returned {type(model).__name__}; wanted a jaxcam.Model(apply_fn, "
+            "variables, preprocess, class_names)"
+        )
+    for path, leaf in jax.tree.leaves_with_path(model.variables):
+        if not np.isfinite(np.asarray(leaf, np.float32)).all():
+            raise UsageError(
+                f"model {spec!r}: {jax.tree_util.keystr(path)} holds NaN or infinity; load other "
+                "weights"
+            )
+    return model
+
+
+def find_class(text: str, names: Sequence[str]) -> int:
+    """The class that an index or a name stands for.
+
+    Raises:
+      UsageError: there is no such class.
+    """
+    if text.isdecimal() and int(text) < len(names):
+        return int(text)
+    if text not in names:
+        raise UsageError(f"{no_such('class', text, names)}, or an index up to {len(names) - 1}")
+    return list(names).index(text)
+
+
+def no_such(kind: str, name: str, known: Iterable[str]) -> str:
+    """What to say of an unknown name: the near ones, or a few of those there are."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 3, 0.5) or [*known[:8], "..."][: len(known)]
+    return f"there is no {kind} {name!r}; choose among {', '.join(near)}"
+
+
+def check_images(paths: Sequence[Path]) -> None:
+    """Decodes every image once, so that nothing is written when one of them is bad.
+
+    Raises:
+      UsageError: an image is missing or corrupt, or two would be written under one name.
+    """
+    for name, count in Counter(path.stem for path in paths).items():
+        if count > 1:
+            raise UsageError(f"{count} images are named {name!r}, and so would be what is written")
+    for path in paths:
+        open_image(path)
+
+
+def open_image(path: Path) -> Any:
+    """Decodes an image as RGB, a `PIL.Image.Image`."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise UsageError(f"there is no image {path}") from None
+    except Exception as error:  # Pillow's decoders raise many kinds
+        raise UsageError(f"{path} cannot be read as an image: {error}") from error
+
+
+def writable_folder(folder: Path) -> Path:
+    """Makes the folder where it is missing.
+
+    Raises:
+      UsageError: it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UsageError(
+            f"cannot write to {folder}: {error.strerror}; choose another --out"
+        ) from error
+    return folder
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a file that appears under its name once it is complete, or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

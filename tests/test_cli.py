@@ -1,0 +1,166 @@
+"""The command line: what it writes, and one line for what it cannot do."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import jaxcam
+from jaxcam._src import cli
+from jaxcam._src.demo.bundle import FOLDER
+
+CANVAS = str(FOLDER / "canvas0.png")
+
+
+def nan_model():
+    """A factory whose weights are broken."""
+    model = jaxcam.digits_relu()
+    params = model.variables["params"]
+    kernel = params["stem"]["kernel"] * np.float32("nan")
+    broken = {**model.variables, "params": {**params, "stem": {"kernel": kernel}}}
+    return dataclasses.replace(model, variables=broken)
+
+
+def nameless_model():
+    """A factory with fewer names than logits."""
+    return dataclasses.replace(jaxcam.digits_relu(), class_names=("zero", "one"))
+
+
+def blind_model():
+    """A factory whose preprocessing spoils every image but a blank one."""
+    model = jaxcam.digits_relu()
+
+    def preprocess(image):
+        pixels = np.array(model.preprocess(image))
+        return np.where(pixels.max() > 0, np.float32("nan"), pixels)
+
+    return dataclasses.replace(model, preprocess=preprocess)
+
+
+def failing_model():
+    """A factory that cannot load its weights."""
+    raise RuntimeError("the checkpoint\nis gone")
+
+
+def no_model():
+    """A factory that returns something else."""
+    return {"params": 1}
+
+
+def _run(capsys, *arguments):
+    """The exit code, standard output and standard error of one command."""
+    try:
+        code = cli.main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        code = stop.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_demo_writes_a_figure_and_beats_the_floor(capsys, tmp_path):
+    code, out, _ = _run(capsys, "demo", "--out", tmp_path / "new" / "folder")
+    assert code == 0
+    folder = tmp_path / "new" / "folder"
+    assert {path.name for path in folder.iterdir()} == {"figure.png", "energy.json"}
+    with Image.open(folder / "figure.png") as figure:
+        assert figure.size[0] > 500
+    energy = json.loads((folder / "energy.json").read_text())
+    floor = energy.pop("all ones (floor)")
+    assert set(energy) == {"cam", "grad_cam", "grad_cam_plus_plus", "layer_cam", "score_cam"}
+    for name, shares in energy.items():
+        assert name in out
+        for network, share in shares.items():
+            assert share > 2 * floor[network]
+    assert str(folder / "figure.png") in out
+
+
+def test_layers_lists_names_shapes_and_runs(capsys):
+    code, out, _ = _run(capsys, "layers", "--model", "jaxcam:digits_silu")
+    assert code == 0
+    assert "stage3/conv2" in out
+    assert "[16, 16, 64]" in out
+
+
+@pytest.mark.parametrize("target", ["4", "four", None])
+def test_explain_writes_overlay_map_and_numbers(capsys, tmp_path, target):
+    images = [FOLDER / "canvas0.png", FOLDER / "canvas1.png"]
+    choice = [] if target is None else ["--target", target]
+    code, out, _ = _run(
+        capsys, "explain", *images, "--layer", "stage3", "--method", "grad_cam_plus_plus",
+        *choice, "--out", tmp_path,
+    )  # fmt: skip
+    assert code == 0
+    stems = ["canvas0", "canvas1"]
+    written = {f"{stem}_{kind}" for stem in stems for kind in ("overlay.png", "cam.npy")}
+    assert {path.name for path in tmp_path.iterdir()} == written | {"explanations.json"}
+
+    model, canvases = jaxcam.digits_relu(), jaxcam.load_canvases()
+    explain = jaxcam.explainer(model.apply_fn, "stage3", jaxcam.grad_cam_plus_plus)
+    numbers = json.loads((tmp_path / "explanations.json").read_text())
+    for i, (stem, entry) in enumerate(zip(stems, numbers["images"], strict=True)):
+        label = int(canvases.labels[i])
+        wanted = explain(model.variables, canvases.images[i], 4 if target else label)
+        np.testing.assert_allclose(np.load(tmp_path / f"{stem}_cam.npy"), wanted.cam, atol=1e-5)
+        picture = np.asarray(Image.open(tmp_path / f"{stem}_overlay.png"), int)
+        drawn = jaxcam.overlay(jaxcam.unit_range(canvases.images[i]), wanted.heatmap)
+        assert abs(picture - drawn).max() <= 2  # a colour may round either way
+        assert entry["target"]["class"] == (4 if target else label)
+        assert entry["top"][0]["class"] == label
+        assert len(entry["top"]) == 5
+        assert entry["top"][0]["probability"] > 0.5
+        assert model.class_names[label] in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["explain", "no.png", "--layer", "stage3"], "there is no image no.png"),
+        (["explain", "TEXT", "--layer", "stage3"], "cannot be read as an image"),
+        (["explain", "CUT", "--layer", "stage3"], "cannot be read as an image"),
+        (["explain", CANVAS, CANVAS, "--layer", "stage3"], "2 images are named 'canvas0'"),
+        (["explain", CANVAS, "--layer", "stage4"], "no layer 'stage4'; did you mean 'stage"),
+        (["explain", CANVAS, "--layer", "classifier"], "Choose a layer before"),
+        (["explain", CANVAS, "--layer", "stage2", "--method", "cam"], "cam needs a global"),
+        (["explain", CANVAS, "--layer", "stage3", "--method", "gradcam"], "choose among grad_cam"),
+        (["explain", CANVAS, "--layer", "stage3", "--target", "ten"], "no class 'ten'; choose"),
+        (["explain", CANVAS, "--layer", "stage3", "--target", "10"], "or an index up to 9"),
+        (["explain", CANVAS, "--layer", "stage3", "--model", "x"], "package.module:factory"),
+        (["layers", "--model", "no_such_module:f"], "ModuleNotFoundError"),
+        (["layers", "--model", "jaxcam:no_such_factory"], "no attribute 'no_such_factory'"),
+        (["layers", "--model", "test_cli:failing_model"], "RuntimeError: the checkpoint is gone"),
+        (["layers", "--model", "test_cli:no_model"], "returned dict; wanted a jaxcam.Model"),
+        (["layers", "--model", "test_cli:nan_model"], "['params']['stem']['kernel'] holds NaN"),
+        (["explain", CANVAS, "--layer", "stem", "--model", "test_cli:nameless_model"], "2 class"),
+        (["explain", CANVAS, "--layer", "stem", "--model", "test_cli:blind_model"], "not finite"),
+        (["explain", CANVAS, "--layer", "stage3", "--out", "FILE"], "choose another --out"),
+        (["demo", "--out", "FILE/deeper"], "choose another --out"),
+        (["explain", CANVAS], "--layer"),
+        (["paint"], "invalid choice: 'paint'"),
+        ([], "required: COMMAND"),
+    ],
+)
+def test_bad_input_is_one_line_exit_code_2_and_no_file(capsys, tmp_path, arguments, message):
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "cut.png").write_bytes((FOLDER / "canvas0.png").read_bytes()[:400])
+    (tmp_path / "file").write_text("")
+    before = sorted(tmp_path.rglob("*"))
+    for word, name in {"TEXT": "text.png", "CUT": "cut.png", "FILE": "file"}.items():
+        arguments = [argument.replace(word, str(tmp_path / name)) for argument in arguments]
+    if arguments[:1] == ["explain"] and "--out" not in arguments:
+        arguments = [*arguments, "--out", str(tmp_path)]
+    code, out, err = _run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_python_m_jaxcam_is_the_command_line():
+    command = [sys.executable, "-m", "jaxcam", "explain", "no.png", "--layer", "stage3"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "jaxcam: there is no image no.png\n"

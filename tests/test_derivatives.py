@@ -1,0 +1,110 @@
+"""Derivatives along each coordinate against full derivative arrays, and the proof behind CAM."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcam
+from jaxcam._src.derivatives.structure import why_not_pooled_linear
+
+POINT = jax.random.normal(jax.random.key(0), (2, 3, 2))
+
+
+def _brute(f, x):
+    """The full gradient, Hessian and third derivative by reverse mode, and their diagonals."""
+    flat = x.reshape(-1)
+
+    def g(v):
+        return f(v.reshape(x.shape))
+
+    i = jnp.arange(flat.size)
+    second = jax.jit(jax.hessian(g))(flat)[i, i]
+    third = jax.jit(jax.jacfwd(jax.hessian(g)))(flat)[i, i, i]
+    return [d.reshape(x.shape) for d in (jax.grad(g)(flat), second, third)]
+
+
+def _mixing(x):
+    hidden = jax.nn.silu(jnp.einsum("ijk,kl->ijl", x, jnp.array([[1.0, -0.5], [0.3, 2.0]])))
+    return jnp.log(1 + jnp.sum(hidden**2)) + jnp.prod(jnp.cos(x))
+
+
+FUNCTIONS = {
+    "cubic": lambda x: jnp.sum(x**3),
+    "mixing": _mixing,
+    "softmax": lambda x: jax.nn.softmax(x.mean((0, 1)) * 3)[0],
+    "relu": lambda x: jax.nn.relu(x).sum() ** 2,
+}
+
+
+@pytest.mark.parametrize("f", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_derivatives_equal_float64_brute_force(x64, f):
+    x = jnp.asarray(POINT, jnp.float64)
+    for found, wanted in zip(jaxcam.derivatives(f, x), _brute(f, x), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 5, 12, 1000])
+def test_derivatives_do_not_depend_on_chunk_size(chunk_size):
+    wanted = jaxcam.derivatives(_mixing, POINT)
+    found = jaxcam.derivatives(_mixing, POINT, chunk_size=chunk_size)
+    # Loose: another batch is vectorised otherwise, and float32 rounds otherwise.
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_closed_form_is_exact_for_a_piecewise_linear_function():
+    def f(x):
+        return jax.nn.relu(x).max(axis=0).sum() - 2 * x[0, 0, 0]
+
+    np.testing.assert_allclose(jaxcam.closed_form(f, POINT), jaxcam.derivatives(f, POINT))
+
+
+def test_derivatives_work_under_jit_and_vmap():
+    points = jnp.stack([POINT, 2 * POINT])
+    mapped = jax.jit(jax.vmap(lambda x: jaxcam.derivatives(_mixing, x)))(points)
+    alone = [jaxcam.derivatives(_mixing, x) for x in points]
+    for found, wanted in zip(mapped, zip(*alone, strict=True), strict=True):
+        # Loose: float32, and a third derivative.
+        np.testing.assert_allclose(found, jnp.stack(wanted), rtol=1e-4, atol=1e-5)
+
+
+def test_chunk_size_below_1_is_refused():
+    with pytest.raises(ValueError, match=r"chunk_size is 0; .* choose 1 or more"):
+        jaxcam.derivatives(_mixing, POINT, chunk_size=0)
+
+
+WEIGHTS = jnp.array([1.0, -2.0])
+POOLED = {
+    "mean": lambda x: x.mean((0, 1)) @ WEIGHTS,
+    "mean that keeps its axes": lambda x: (x.mean((0, 1), keepdims=True) @ WEIGHTS).sum(),
+    "sum, axis by axis": lambda x: x.sum(0).sum(0) @ WEIGHTS + 3,
+    "batch axis": lambda x: (2 * x[None]).mean((1, 2))[0] @ WEIGHTS,
+    "channels first": lambda x: jnp.moveaxis(x, -1, 0).mean((1, 2)) @ WEIGHTS,
+    "average pool": lambda x: (
+        jax.lax.reduce_window(x, 0.0, jax.lax.add, (2, 3, 1), (1, 1, 1), "VALID")[0, 0] @ WEIGHTS
+    ),
+}
+NOT_POOLED = {
+    "relu": lambda x: jax.nn.relu(x).mean((0, 1)) @ WEIGHTS,
+    "probability": lambda x: jax.nn.softmax(x.mean((0, 1)))[0],
+    "flatten": lambda x: x.reshape(-1) @ jnp.arange(12.0),
+    "corner": lambda x: x[0, 0] @ WEIGHTS,
+    "uneven mask": lambda x: (x * jnp.arange(3.0)[None, :, None]).mean((0, 1)) @ WEIGHTS,
+    "one axis": lambda x: x.mean(0)[0] @ WEIGHTS,
+    "small window": lambda x: jax.lax.reduce_window(
+        x, 0.0, jax.lax.add, (1, 2, 1), (1, 1, 1), "VALID"
+    ).sum(),
+    "max": lambda x: x.max((0, 1)) @ WEIGHTS,
+}
+
+
+@pytest.mark.parametrize("f", POOLED.values(), ids=POOLED)
+def test_a_pooled_linear_function_is_proved(f):
+    assert why_not_pooled_linear(f, POINT) is None
+    gradient = jax.grad(f)(POINT)
+    np.testing.assert_allclose(gradient, jnp.broadcast_to(gradient[:1, :1], gradient.shape))
+
+
+@pytest.mark.parametrize("f", NOT_POOLED.values(), ids=NOT_POOLED)
+def test_anything_else_is_not(f):
+    assert why_not_pooled_linear(f, POINT) is not None

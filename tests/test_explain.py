@@ -1,0 +1,132 @@
+"""The whole path: what it returns for one and several layers, and what it refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from models import CLASSES, plain
+
+import jaxcam
+
+
+def _explain(layer="block2", method=jaxcam.grad_cam, image=None, target=1, **kwargs):
+    case = plain()
+    explain = jaxcam.explainer(case.apply_fn, layer, method, **kwargs)
+    return explain(case.variables, case.image if image is None else image, target)
+
+
+def test_the_path_is_split_weigh_combine_upsample_scale():
+    case = plain()
+    activations, head = jaxcam.split(case.apply_fn, "block2")(case.variables, case.image)
+    weights = jax.grad(lambda a: head(a)[1])(activations).mean((0, 1), keepdims=True)
+    cam = np.maximum((weights * activations).sum(-1), 0)
+    large = np.asarray(jax.image.resize(cam, (12, 10), "bilinear"))
+    explanation = _explain()
+    np.testing.assert_allclose(explanation.weights, weights, rtol=1e-6)
+    np.testing.assert_allclose(explanation.cam, cam, rtol=1e-5, atol=1e-6)
+    wanted = (large - large.min()) / (large.max() - large.min())
+    np.testing.assert_allclose(explanation.heatmap, wanted, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(explanation.logits, head(activations), rtol=1e-6)
+    assert explanation.target == 1
+
+
+def test_several_layers_are_fused():
+    layers = ["block1", "block2"]
+    parts = [_explain(layer, jaxcam.layer_cam) for layer in layers]
+    fused = _explain(layers, jaxcam.layer_cam)
+    wanted = jaxcam.unit_range(jnp.maximum(parts[0].heatmap, parts[1].heatmap))
+    np.testing.assert_allclose(fused.heatmap, wanted, atol=1e-6)
+    assert [cam.shape for cam in fused.cam] == [part.cam.shape for part in parts]
+    assert [w.shape for w in fused.weights] == [part.weights.shape for part in parts]
+
+
+def test_fuse_sees_the_heatmaps_in_the_order_of_the_layers():
+    parts = [_explain(layer) for layer in ("block1", "block2")]
+    shallow = _explain(("block1", "block2"), fuse=lambda heatmaps: heatmaps[0])
+    np.testing.assert_allclose(shallow.heatmap, parts[0].heatmap, atol=1e-6)
+
+
+def test_a_split_stands_in_for_a_name():
+    case = plain()
+    split_fn = jaxcam.split(case.apply_fn, "block2", occurrence=-1)
+    np.testing.assert_array_equal(_explain(split_fn).cam, _explain().cam)
+
+
+def test_a_method_of_the_users_own_fits_in():
+    def strongest(tap):
+        scores = tap.activations.max((0, 1), keepdims=True)
+        return jnp.where(scores == scores.max(), 1.0, 0.0)
+
+    explanation = _explain(method=strongest)
+    assert explanation.weights.sum() == 1
+
+
+def test_any_scalar_of_any_output_can_be_the_score():
+    case = plain()
+
+    def both(variables, x):
+        logits = case.apply_fn(variables, x)
+        return {"logits": logits, "norm": jnp.sum(logits**2)}
+
+    def distance(outputs, embedding):
+        return -jnp.sum((outputs["logits"] - embedding) ** 2)
+
+    explain = jaxcam.explainer(both, "block2", score_fn=distance)
+    explanation = explain(case.variables, case.image, jnp.ones(CLASSES))
+    assert explanation.heatmap.shape == (12, 10)
+    assert explanation.logits["norm"].shape == ()
+
+
+def test_the_score_sets_what_is_explained():
+    by_logit = _explain().weights
+    by_probability = _explain(score_fn=jaxcam.probability).weights
+    assert not np.allclose(by_logit / by_probability, (by_logit / by_probability)[0, 0, 0])
+
+
+def test_all_targets_at_once():
+    case = plain()
+    explain = jax.vmap(jaxcam.explainer(case.apply_fn, "block2"), in_axes=(None, None, 0))
+    explanations = explain(case.variables, case.image, jnp.arange(CLASSES))
+    for target in range(CLASSES):
+        wanted = _explain(target=target).cam
+        np.testing.assert_allclose(explanations.cam[target], wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_target_out_of_range_inside_a_trace_shows_as_nan():
+    case = plain()
+    explain = jax.jit(jaxcam.explainer(case.apply_fn, "block2"))
+    assert np.isnan(explain(case.variables, case.image, CLASSES).heatmap).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image": np.zeros((12, 10, 3), np.uint8)}, r"image uint8\[12, 10, 3\]; .* image / 255"),
+        ({"image": np.zeros(12, np.float32)}, r"float32\[12\]; wanted one floating-point image"),
+        ({"target": CLASSES}, r"target 5 is no class; the model has classes 0 to 4"),
+        ({"target": -1}, r"target -1 is no class"),
+        ({"layer": "blok2"}, r"no layer 'blok2'; did you mean 'block2' or 'block1'\?"),
+        ({"layer": []}, r"empty sequence of layers"),
+        ({"score_fn": lambda logits, target: logits}, r"shape \(5,\); wanted a scalar"),
+        ({"method": lambda tap: jnp.ones(8)}, r"weights of shape \(8,\); wanted \(1, 1, 8\)"),
+    ],
+)
+def test_bad_input_is_refused_with_the_fix(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        _explain(**arguments)
+
+
+def test_a_layer_behind_the_pool_is_refused():
+    def apply_fn(variables, x):
+        return jaxcam.tag(x.mean((0, 1)), "pooled")
+
+    with pytest.raises(ValueError, match=r"\[3\] for an image \[12, 10, 3\]; .* before"):
+        jaxcam.explainer(apply_fn, "pooled")(None, plain().image)
+
+
+def test_no_target_for_an_output_without_a_top_class_is_refused():
+    def apply_fn(variables, x):
+        return jaxcam.tag(x, "layer").mean((0, 1))[None]
+
+    with pytest.raises(ValueError, match=r"no target .* returned \(1, 3\), wanted logits"):
+        jaxcam.explainer(apply_fn, "layer")(None, plain().image)

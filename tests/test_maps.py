@@ -1,0 +1,72 @@
+"""Combining, upsampling and scaling maps, against arithmetic by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcam
+
+
+def test_combine_sums_channels_and_drops_what_is_negative():
+    activations = jnp.array([[[1.0, 2.0]], [[3.0, 1.0]]])
+    combined = jaxcam.combine(jnp.array([[[-1.0, 1.0]]]), activations)
+    np.testing.assert_array_equal(combined, [[1.0], [0.0]])
+    elementwise = jaxcam.combine(jnp.array([[[1.0, 0.5]], [[2.0, -1.0]]]), activations)
+    np.testing.assert_array_equal(elementwise, [[2.0], [5.0]])
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 1, 3), (4, 1, 2)])
+def test_combine_refuses_weights_that_do_not_fit(shape):
+    with pytest.raises(ValueError, match=r"wanted \(1, 1, 2\) .* or \(4, 3, 2\)"):
+        jaxcam.combine(jnp.ones(shape), jnp.ones((4, 3, 2)))
+
+
+def test_upsample_interpolates_between_pixel_centres():
+    # Twice as many pixels: each new centre lies a quarter of an old pixel from an old centre.
+    np.testing.assert_allclose(
+        jaxcam.upsample(jnp.array([0.0, 4.0]), (4,)), [0.0, 1.0, 3.0, 4.0], rtol=1e-6
+    )
+
+
+def test_upsample_that_shrinks_takes_the_nearest_centres_alone():
+    values = jnp.array([0.0, 10.0, 0.0, 0.0, 10.0, 0.0])
+    np.testing.assert_allclose(jaxcam.upsample(values, (2,)), [10.0, 10.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(8,), (6, 8), (4, 6, 8)])
+def test_upsample_keeps_a_constant_in_any_number_of_axes(shape):
+    constant = jnp.full((2,) * len(shape), 3.0)
+    np.testing.assert_allclose(jaxcam.upsample(constant, shape), np.full(shape, 3.0), rtol=1e-6)
+
+
+def test_unit_range_moves_minimum_to_0_and_maximum_to_1():
+    np.testing.assert_allclose(jaxcam.unit_range(jnp.array([-2.0, 0.0, 6.0])), [0.0, 0.25, 1.0])
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_unit_range_does_not_depend_on_scale(scale):
+    values = jnp.array([1.0, 2.0, 5.0]) * scale
+    np.testing.assert_allclose(jaxcam.unit_range(values), [0.0, 0.25, 1.0], rtol=1e-6)
+
+
+def test_unit_range_of_a_flat_array_is_0_and_so_is_its_gradient():
+    flat = jnp.full((3,), 7.0)
+    np.testing.assert_array_equal(jaxcam.unit_range(flat), np.zeros(3))
+    gradient = jax.grad(lambda x: jaxcam.unit_range(x).sum())(flat)
+    np.testing.assert_array_equal(gradient, np.zeros(3))
+
+
+def test_unit_range_does_not_hide_a_nan():
+    assert np.isnan(jaxcam.unit_range(jnp.array([0.0, jnp.nan, 1.0]))).all()
+
+
+def test_fuse_max_takes_the_larger_of_the_layers():
+    heatmaps = jnp.array([[0.1, 0.9], [0.4, 0.2]])
+    np.testing.assert_allclose(jaxcam.fuse_max(heatmaps), [0.4, 0.9], rtol=1e-6)
+
+
+def test_fuse_layer_cam_lifts_all_but_the_deepest():
+    heatmaps = jnp.array([[0.1, 0.5], [0.4, 0.2]])
+    wanted = [0.4, np.tanh(2 * 0.5)]
+    np.testing.assert_allclose(jaxcam.fuse_layer_cam(heatmaps), wanted, rtol=1e-6)

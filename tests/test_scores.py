@@ -1,0 +1,55 @@
+"""Scores against NumPy in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcam
+
+LOGITS = np.array([1.5, -2.0, 0.25, 3.0])
+
+
+def _softmax():
+    return np.exp(LOGITS) / np.exp(LOGITS).sum()
+
+
+def _lead(target):
+    return LOGITS[target] - np.delete(LOGITS, target).max()
+
+
+@pytest.mark.parametrize("target", range(4))
+def test_scores_match_their_formulas(x64, target):
+    logits = jnp.asarray(LOGITS)
+    assert jaxcam.logit(logits, target) == LOGITS[target]
+    np.testing.assert_allclose(jaxcam.probability(logits, target), _softmax()[target], rtol=1e-12)
+    np.testing.assert_allclose(
+        jaxcam.log_probability(logits, target), np.log(_softmax()[target]), rtol=1e-12
+    )
+    np.testing.assert_allclose(jaxcam.margin(logits, target), _lead(target), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "score_fn", [jaxcam.logit, jaxcam.probability, jaxcam.log_probability, jaxcam.margin]
+)
+@pytest.mark.parametrize("target", [-1, 4])
+def test_a_traced_target_out_of_range_is_nan(score_fn, target):
+    score = jax.jit(score_fn)(jnp.asarray(LOGITS, jnp.float32), target)
+    assert np.isnan(score)
+
+
+def test_only_the_logit_sees_a_constant_added_to_all():
+    logits = jnp.asarray(LOGITS, jnp.float32)
+    for score_fn in (jaxcam.probability, jaxcam.log_probability, jaxcam.margin):
+        np.testing.assert_allclose(score_fn(logits, 2), score_fn(logits + 4, 2), rtol=1e-5)
+    assert jaxcam.logit(logits + 4, 2) == jaxcam.logit(logits, 2) + 4
+
+
+def test_logits_of_a_batch_are_refused():
+    with pytest.raises(ValueError, match=r"shape \(1, 4\); wanted \[classes\].*output_fn="):
+        jaxcam.logit(jnp.ones((1, 4)), 0)
+
+
+def test_margin_of_one_class_is_refused():
+    with pytest.raises(ValueError, match=r"one logit; use jaxcam\.logit"):
+        jaxcam.margin(jnp.ones(1), 0)
