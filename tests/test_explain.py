@@ -1,5 +1,7 @@
 """The whole path: what it returns for one and several layers, and what it refuses."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from models import CLASSES, plain
 import jaxcam
 
 
-def _explain(layer="block2", method=jaxcam.grad_cam, image=None, target=1, **kwargs):
+def _explain(layer: Any = "block2", method=jaxcam.grad_cam, image=None, target=1, **kwargs):
     case = plain()
     explain = jaxcam.explainer(case.apply_fn, layer, method, **kwargs)
     return explain(case.variables, case.image if image is None else image, target)

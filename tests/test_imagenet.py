@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import jaxcam
+from jaxcam._src import cli
 
 METHODS = {
     "cam": jaxcam.cam,
@@ -127,3 +128,16 @@ def test_factory_takes_pictures_of_any_size(folder, model):
         assert factory.display is not None
         shown = np.asarray(factory.display(image))
         np.testing.assert_array_equal(shown[0, 0], [1, 0, 1])
+
+
+def test_the_command_line_explains_a_photograph(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parent)
+    photograph = folder / "images" / "n02007558_flamingo.JPEG"
+    command = ["explain", str(photograph), "--model", "mobilenet:model", "--layer", mobilenet.LAYER]
+    assert cli.main([*command, "--method", "grad_cam_plus_plus", "--out", str(tmp_path)]) == 0
+    assert "flamingo" in capsys.readouterr().out
+    (entry,) = json.loads((tmp_path / "explanations.json").read_text())["images"]
+    assert entry["top"][0]["name"] == entry["target"]["name"] == "flamingo"
+    assert np.load(tmp_path / entry["cam"]).shape == (7, 7)
+    with Image.open(tmp_path / entry["overlay"]) as overlay:
+        assert overlay.size == (224, 224)
