@@ -4,6 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 
 import jaxcam
 
@@ -70,3 +73,16 @@ def test_fuse_layer_cam_lifts_all_but_the_deepest():
     heatmaps = jnp.array([[0.1, 0.5], [0.4, 0.2]])
     wanted = [0.4, np.tanh(2 * 0.5)]
     np.testing.assert_allclose(jaxcam.fuse_layer_cam(heatmaps), wanted, rtol=1e-6)
+
+
+FLOATS = st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False)
+
+
+@settings(deadline=None, max_examples=50)
+@given(npst.arrays(np.float32, npst.array_shapes(min_dims=1, max_dims=3), elements=FLOATS))
+def test_unit_range_of_anything_finite_is_in_range_and_keeps_the_order(values):
+    scaled = np.asarray(jaxcam.unit_range(values))
+    assert ((scaled >= 0) & (scaled <= 1)).all()
+    order = np.argsort(values, axis=None)
+    assert (np.diff(scaled.reshape(-1)[order]) >= 0).all()
+    assert scaled.max() == 0 if values.min() == values.max() else scaled.max() > 0.999999

@@ -123,8 +123,8 @@ def _explain(options: argparse.Namespace) -> None:
     files.check_images(options.images)
     folder = files.writable_folder(options.out)
     records = []
-    quiet = not _console.is_terminal
-    for path in track(options.images, "explaining", console=_console, disable=quiet):
+    bar = track(options.images, "explaining", console=_console)
+    for path in bar if _console.is_terminal else options.images:
         image = np.asarray(model.preprocess(files.open_image(path)))
         explanation = jax.device_get(explain(model.variables, image, target))
         records.append(_write(folder, path, image, explanation, model))
