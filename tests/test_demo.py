@@ -61,7 +61,7 @@ def test_shipped_files_are_small():
     assert size < 2_000_000
 
 
-def test_training_lowers_the_loss_and_repeats_itself(digits):
+def test_a_few_steps_beat_guessing_and_repeat_themselves(digits):
     few = canvases.draw(digits[0], 64, seed=0)
 
     def loss(variables):
@@ -71,8 +71,8 @@ def test_training_lowers_the_loss_and_repeats_itself(digits):
         return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(64), few.labels])
 
     with jax.numpy_dtype_promotion("standard"):  # optax's schedules mix integers and floats
-        start, trained, again = (train.train(nn.relu, digits[0], n) for n in (4, 12, 12))
-    assert loss(trained) < loss(start)
+        trained, again = (train.train(nn.relu, digits[0], steps=20) for _ in range(2))
+    assert loss(trained) < np.log(10)  # of guessing
     for first, second in zip(jax.tree.leaves(trained), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(first, second)
 

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Int
+
+ClassIndex: TypeAlias = Int[Array, ""] | int | np.integer
 
 # Shapes: image [*spatial, C], activations [*spatial, K], logits [classes]; spatial is H, W for a
 # picture, T for a signal, D, H, W for a volume.

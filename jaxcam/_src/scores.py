@@ -2,10 +2,12 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Shaped
+
+from jaxcam._src.base import ClassIndex
 
 
-def logit(logits: Float[Array, "*classes"], target: Int[Array, ""] | int) -> Float[Array, ""]:
+def logit(logits: Float[Array, "*classes"], target: ClassIndex) -> Float[Array, ""]:
     """The logit of the target class, before any softmax: the score of most papers.
 
     Args:
@@ -22,19 +24,17 @@ def logit(logits: Float[Array, "*classes"], target: Int[Array, ""] | int) -> Flo
     return _pick(logits, target)
 
 
-def probability(logits: Float[Array, "*classes"], target: Int[Array, ""] | int) -> Float[Array, ""]:
+def probability(logits: Float[Array, "*classes"], target: ClassIndex) -> Float[Array, ""]:
     """The softmax probability of the target class, in [0, 1]. Arguments as for `logit`."""
     return _pick(jax.nn.softmax(logits), target)
 
 
-def log_probability(
-    logits: Float[Array, "*classes"], target: Int[Array, ""] | int
-) -> Float[Array, ""]:
+def log_probability(logits: Float[Array, "*classes"], target: ClassIndex) -> Float[Array, ""]:
     """The logarithm of the softmax probability, at most 0. Arguments as for `logit`."""
     return _pick(jax.nn.log_softmax(logits), target)
 
 
-def margin(logits: Float[Array, "*classes"], target: Int[Array, ""] | int) -> Float[Array, ""]:
+def margin(logits: Float[Array, "*classes"], target: ClassIndex) -> Float[Array, ""]:
     """The lead of the target's logit over the best other one, negative when it does not lead.
 
     Arguments as for `logit`; two classes at least.
@@ -46,7 +46,7 @@ def margin(logits: Float[Array, "*classes"], target: Int[Array, ""] | int) -> Fl
     return score - others.max()
 
 
-def _pick(values: Shaped[Array, "..."], target: Int[Array, ""] | int) -> Float[Array, ""]:
+def _pick(values: Shaped[Array, "..."], target: ClassIndex) -> Float[Array, ""]:
     if values.ndim != 1:
         raise ValueError(
             f"the model returned logits of shape {values.shape}; wanted [classes] for one image. "

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import IO
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxcam._src.base import Model, WeightsFn
@@ -55,8 +54,8 @@ def _heatmaps(model: Model, method: WeightsFn, canvases: Canvases) -> np.ndarray
 
 
 def _energy(heatmaps: np.ndarray, canvases: Canvases) -> float:
-    inside = jnp.stack([box.mask() for box in canvases.boxes])
-    return float(jax.vmap(energy_inside)(jnp.asarray(heatmaps), inside).mean())
+    inside = np.stack([box.mask() for box in canvases.boxes])
+    return float(jax.vmap(energy_inside)(heatmaps, inside).mean())
 
 
 def _draw(heatmaps: Mapping[str, np.ndarray], canvases: Canvases, file: IO[bytes]) -> None:

@@ -1,11 +1,12 @@
 """How much of a heatmap lies on the object."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 
 def energy_inside(
-    heatmap: Float[Array, "*spatial"], inside: Bool[Array, "*spatial"]
+    heatmap: Float[Array | np.ndarray, "*spatial"], inside: Bool[Array | np.ndarray, "*spatial"]
 ) -> Float[Array, ""]:
     """The share of the heatmap's sum that lies inside a region: the energy pointing game.
 
