@@ -5,12 +5,14 @@ import json
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 import jaxcam
-from jaxcam._src import cli
+from jaxcam._src import cli, files
 from jaxcam._src.demo.bundle import FOLDER
 
 CANVAS = str(FOLDER / "canvas0.png")
@@ -44,6 +46,31 @@ def blind_model():
 def failing_model():
     """A factory that cannot load its weights."""
     raise RuntimeError("the checkpoint\nis gone")
+
+
+def twice_model():
+    """A factory of a model that runs its layer twice, with names that look like indices."""
+
+    def apply_fn(variables, image):
+        image = jaxcam.tag(jaxcam.tag(image * 2, "twice") + 1, "twice")
+        return image.mean((0, 1)) @ jnp.arange(5.0)[None]
+
+    digits = jaxcam.digits_relu()
+    return jaxcam.Model(apply_fn, {"key": jax.random.key(0)}, digits.preprocess, list("43210"))
+
+
+def picky_model():
+    """A factory whose preprocessing fails."""
+
+    def preprocess(image):
+        raise KeyError("scale")
+
+    return dataclasses.replace(jaxcam.digits_relu(), preprocess=preprocess)
+
+
+def gaudy_model():
+    """A factory whose display leaves [0, 1]."""
+    return dataclasses.replace(jaxcam.digits_relu(), display=lambda image: image + 3)
 
 
 def no_model():
@@ -136,6 +163,10 @@ def test_explain_writes_overlay_map_and_numbers(capsys, tmp_path, target):
         (["layers", "--model", "test_cli:nan_model"], "['params']['stem']['kernel'] holds NaN"),
         (["explain", CANVAS, "--layer", "stem", "--model", "test_cli:nameless_model"], "2 class"),
         (["explain", CANVAS, "--layer", "stem", "--model", "test_cli:blind_model"], "not finite"),
+        (["explain", CANVAS, "--layer", "stem", "--model", "test_cli:picky_model"], "KeyError"),
+        (["layers", "--model", "test_cli:picky_model"], "KeyError: 'scale'"),
+        (["explain", CANVAS, "--layer", "stem", "--model", "test_cli:gaudy_model"], "[3, 4]"),
+        (["explain", CANVAS, "--layer", "twice", "--model", "test_cli:twice_model"], "2 times"),
         (["explain", CANVAS, "--layer", "stage3", "--out", "FILE"], "choose another --out"),
         (["demo", "--out", "FILE/deeper"], "choose another --out"),
         (["explain", CANVAS], "--layer"),
@@ -157,6 +188,25 @@ def test_bad_input_is_one_line_exit_code_2_and_no_file(capsys, tmp_path, argumen
     assert message in err
     assert err.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_of_a_layer_and_a_class_name_before_an_index(capsys, tmp_path):
+    model = ["--model", "test_cli:twice_model"]
+    code, out, _ = _run(capsys, "layers", *model)
+    assert (code, out) == (0, "twice  float32[64, 64, 1]  2 times\n")
+    choice = ["--layer", "twice", "--occurrence", "1", "--target", "3"]
+    code, _, _ = _run(capsys, "explain", CANVAS, *choice, *model, "--out", tmp_path)
+    assert code == 0
+    (entry,) = json.loads((tmp_path / "explanations.json").read_text())["images"]
+    assert entry["target"] == {"class": 1, "name": "3"}
+
+
+def test_photographs_are_turned_upright(tmp_path):
+    picture = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # the camera lay on its side
+    picture.save(tmp_path / "turned.png", exif=exif)
+    assert files.open_image(tmp_path / "turned.png").size == (2, 3)
 
 
 def test_python_m_jaxcam_is_the_command_line():

@@ -80,6 +80,7 @@ POOLED = {
     "sum, axis by axis": lambda x: x.sum(0).sum(0) @ WEIGHTS + 3,
     "batch axis": lambda x: (2 * x[None]).mean((1, 2))[0] @ WEIGHTS,
     "channels first": lambda x: jnp.moveaxis(x, -1, 0).mean((1, 2)) @ WEIGHTS,
+    "flatten the positions": lambda x: x.reshape(-1, 2).mean(0) @ WEIGHTS,
     "average pool": lambda x: (
         jax.lax.reduce_window(x, 0.0, jax.lax.add, (2, 3, 1), (1, 1, 1), "VALID")[0, 0] @ WEIGHTS
     ),
@@ -94,6 +95,16 @@ NOT_POOLED = {
     "small window": lambda x: jax.lax.reduce_window(
         x, 0.0, jax.lax.add, (1, 2, 1), (1, 1, 1), "VALID"
     ).sum(),
+    "strided window": lambda x: jax.lax.reduce_window(
+        x, 0.0, jax.lax.add, (1, 1, 1), (1, 2, 1), "VALID"
+    ).sum(),
+    "dilated window": lambda x: jax.lax.reduce_window(
+        x, 0.0, jax.lax.add, (1, 1, 1), (1, 2, 1), "VALID", base_dilation=(1, 3, 1)
+    ).sum(),
+    "whole numbers": lambda x: (
+        x.astype(jnp.int32).sum((0, 1)).astype(jnp.float32) @ WEIGHTS + x.mean()
+    ),
+    "positions mixed with channels": lambda x: x.reshape(2, -1).sum(0) @ jnp.arange(6.0),
     "max": lambda x: x.max((0, 1)) @ WEIGHTS,
 }
 
@@ -108,3 +119,15 @@ def test_a_pooled_linear_function_is_proved(f):
 @pytest.mark.parametrize("f", NOT_POOLED.values(), ids=NOT_POOLED)
 def test_anything_else_is_not(f):
     assert why_not_pooled_linear(f, POINT) is not None
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "message"),
+    [
+        (jnp.sum, jnp.ones(2, int), r"dtype int32; wanted floating-point"),
+        (lambda x: 2 * x, jnp.ones(3), r"returned ShapeDtypeStruct\(shape=\(3,\).*wanted a scalar"),
+    ],
+)
+def test_what_has_no_derivatives_is_refused(f, x, message):
+    with pytest.raises(ValueError, match=message):
+        jaxcam.derivatives(f, x)

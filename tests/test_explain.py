@@ -1,5 +1,6 @@
 """The whole path: what it returns for one and several layers, and what it refuses."""
 
+import inspect
 from typing import Any
 
 import jax
@@ -79,6 +80,17 @@ def test_any_scalar_of_any_output_can_be_the_score():
     assert explanation.logits["norm"].shape == ()
 
 
+def test_the_target_reaches_the_score_as_it_is():
+    case = plain()
+
+    def named(logits, target):
+        return logits[{"cat": 0, "dog": 1}[target]]
+
+    explain = jaxcam.explainer(case.apply_fn, "block2", score_fn=named)
+    explanation = explain(case.variables, case.image, "dog")
+    np.testing.assert_array_equal(explanation.weights, _explain().weights)
+
+
 def test_the_score_sets_what_is_explained():
     by_logit = _explain().weights
     by_probability = _explain(score_fn=jaxcam.probability).weights
@@ -109,7 +121,8 @@ def test_a_target_out_of_range_inside_a_trace_shows_as_nan():
         ({"target": -1}, r"target -1 is no class"),
         ({"layer": "blok2"}, r"no layer 'blok2'; did you mean 'block2' or 'block1'\?"),
         ({"layer": []}, r"empty sequence of layers"),
-        ({"score_fn": lambda logits, target: logits}, r"shape \(5,\); wanted a scalar"),
+        ({"layer": ["block1", "block2"], "fuse": lambda maps: maps}, r"\(2, 12, 10\); wanted"),
+        ({"score_fn": lambda logits, target: logits}, r"shape=\(5,\).*; wanted a scalar"),
         ({"method": lambda tap: jnp.ones(8)}, r"weights of shape \(8,\); wanted \(1, 1, 8\)"),
     ],
 )
@@ -132,3 +145,13 @@ def test_no_target_for_an_output_without_a_top_class_is_refused():
 
     with pytest.raises(ValueError, match=r"no target .* returned \(1, 3\), wanted logits"):
         jaxcam.explainer(apply_fn, "layer")(None, plain().image)
+
+
+def test_what_is_no_layer_and_no_method_is_refused():
+    # Without the checks of the signatures, which only tests have.
+    tap, explainer = inspect.unwrap(jaxcam.tap), inspect.unwrap(jaxcam.explainer)
+    case = plain()
+    with pytest.raises(ValueError, match=r"layer is 3; wanted its name"):
+        tap(case.apply_fn, 3, case.variables, case.image)
+    with pytest.raises(ValueError, match=r"method is 'grad_cam'; wanted a function"):
+        explainer(case.apply_fn, "block2", "grad_cam")

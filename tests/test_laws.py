@@ -123,6 +123,21 @@ def test_permuted_channels_permute_the_weights(method):
 
 
 @methods
+def test_activations_in_reduced_precision(method):
+    head = jax.random.normal(jax.random.key(0), (4, CLASSES))
+
+    def apply_fn(variables, x):
+        features = jaxcam.tag(x.astype(jnp.bfloat16), "layer")
+        return features.mean((0, 1)).astype(jnp.float32) @ head
+
+    x = jax.random.uniform(jax.random.key(1), (6, 5, 4))
+    explanation = jax.jit(jaxcam.explainer(apply_fn, "layer", method))(None, x)
+    assert explanation.weights.dtype == explanation.heatmap.dtype == jnp.bfloat16
+    assert explanation.heatmap.max() == 1
+    chex.assert_tree_all_finite(explanation)
+
+
+@methods
 @pytest.mark.parametrize("spatial", [1, 3], ids=["signal", "volume"])
 def test_signals_and_volumes_go_the_same_way(method, spatial):
     case = CASES["plain"](spatial)

@@ -547,3 +547,8 @@ def test_split_under_vmap_over_images_and_jit():
     truth = captured(Net(), NET_VARIABLES, images[1])["one"][0]
     chex.assert_trees_all_close(activations[1], truth, atol=1e-6)
     chex.assert_trees_all_close(logits, Net().apply(NET_VARIABLES, images), atol=1e-6)
+
+
+def test_what_is_no_linen_module_is_refused():
+    with pytest.raises(ValueError, match=r"from_linen got function; .* jaxcam\.from_nnx"):
+        jaxcam.from_linen(lambda x: x)

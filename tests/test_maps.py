@@ -60,13 +60,24 @@ def test_unit_range_of_a_flat_array_is_0_and_so_is_its_gradient():
     np.testing.assert_array_equal(gradient, np.zeros(3))
 
 
-def test_unit_range_does_not_hide_a_nan():
-    assert np.isnan(jaxcam.unit_range(jnp.array([0.0, jnp.nan, 1.0]))).all()
+@pytest.mark.parametrize("size", [3, 64 * 64])
+def test_unit_range_does_not_hide_a_nan(size):
+    assert np.isnan(jaxcam.unit_range(jnp.ones(size).at[1].set(jnp.nan))).all()
+
+
+def test_unit_range_of_a_range_too_small_for_a_float_is_0():
+    tiny = jnp.array([1.18e-38, 1.2e-38, 1.19e-38])
+    np.testing.assert_array_equal(jaxcam.unit_range(tiny), np.zeros(3))
 
 
 def test_fuse_max_takes_the_larger_of_the_layers():
     heatmaps = jnp.array([[0.1, 0.9], [0.4, 0.2]])
     np.testing.assert_allclose(jaxcam.fuse_max(heatmaps), [0.4, 0.9], rtol=1e-6)
+
+
+def test_fuse_max_does_not_hide_a_nan():
+    heatmaps = jnp.zeros((2, 64, 64)).at[0].set(jnp.nan)
+    assert np.isnan(jaxcam.fuse_max(heatmaps)).all()
 
 
 def test_fuse_layer_cam_lifts_all_but_the_deepest():

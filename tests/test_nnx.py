@@ -521,3 +521,21 @@ def test_layers_of_shapes_alone():
     shapes = jax.eval_shape(lambda: state)
     listing = jaxcam.layers(jaxcam.from_nnx(graphdef), shapes, image)
     assert [layer.name for layer in listing] == NET_LAYERS
+
+
+@pytest.mark.parametrize("layer", ["norm", "dropout"])
+def test_training_mode_is_refused(layer):
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.norm = nnx.BatchNorm(3, rngs=rngs)
+            self.dropout = nnx.Dropout(0.5, rngs=rngs)
+
+        def __call__(self, x):
+            return self.dropout(self.norm(x)).mean((1, 2))
+
+    model = Net(nnx.Rngs(0))
+    model.eval()
+    getattr(model, layer).train()
+    apply_fn = jaxcam.from_nnx(nnx.split(model)[0])
+    with pytest.raises(ValueError, match=rf"layer '{layer}' is in training mode .* model\.eval"):
+        apply_fn(nnx.split(model)[1], jnp.ones((4, 4, 3)))

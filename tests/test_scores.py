@@ -53,3 +53,13 @@ def test_logits_of_a_batch_are_refused():
 def test_margin_of_one_class_is_refused():
     with pytest.raises(ValueError, match=r"one logit; use jaxcam\.logit"):
         jaxcam.margin(jnp.ones(1), 0)
+
+
+def test_margin_does_not_hide_a_nan():
+    assert np.isnan(jaxcam.margin(jnp.zeros(5000).at[3].set(jnp.nan), 1))
+
+
+@pytest.mark.parametrize("target", [1.0, True])
+def test_a_target_that_is_no_index_is_refused(target):
+    with pytest.raises(ValueError, match=rf"target is {target}; wanted the index of a class"):
+        jaxcam.logit(jnp.ones(4), target)

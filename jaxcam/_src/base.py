@@ -6,9 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int
-
-ClassIndex: TypeAlias = Int[Array, ""] | int | np.integer
+from jaxtyping import Array, ArrayLike, Float
 
 # Shapes: image [*spatial, C], activations [*spatial, K], logits [classes]; spatial is H, W for a
 # picture, T for a signal, D, H, W for a volume.
@@ -19,14 +17,16 @@ ScoreFn: TypeAlias = Callable[[Any, Any], Array]  # (logits, target) -> scalar
 FuseFn: TypeAlias = Callable[[Array], Array]  # heatmaps [layers, *spatial] -> [*spatial]
 
 
-class Layer(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Layer:
     """A place where a model can be cut.
 
     Attributes:
       name: what `split` and `explainer` take.
       shape: of the layer's output, without the batch axis.
       dtype: of the layer's output.
-      runs: how often the layer runs for one image; above 1, `split` asks for an `occurrence`.
+      runs: how often the layer runs for one image. Above 1, or where a name is listed twice
+        because the shape differs, `split` asks for an `occurrence`.
       leaf: which array this is of a layer that returns several.
     """
 
@@ -75,6 +75,11 @@ class Tap:
     score_image: Callable[[Array], Array]
     logits: Any
     target: Any
+
+    @property
+    def spatial_axes(self) -> tuple[int, ...]:
+        """The axes of the activations that are positions: all but the last."""
+        return tuple(range(self.activations.ndim - 1))
 
 
 WeightsFn: TypeAlias = Callable[[Tap], Array]  # [1, ..., 1, K] or [*spatial, K]

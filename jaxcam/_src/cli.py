@@ -17,7 +17,7 @@ from rich.table import Table
 
 from jaxcam._src import files
 from jaxcam._src.base import Explanation, Model, WeightsFn
-from jaxcam._src.cut import layers
+from jaxcam._src.cut import layers, split
 from jaxcam._src.demo import report
 from jaxcam._src.derivatives import derivatives
 from jaxcam._src.explain import explainer
@@ -71,8 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser("explain", help="explain a model's answers for images")
     explain.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     explain.add_argument("--layer", required=True, help="a name that `jaxcam layers` lists")
+    explain.add_argument("--occurrence", type=int, help="which run of a layer that runs often")
     explain.add_argument("--method", default="grad_cam", help=", ".join(METHODS))
-    explain.add_argument("--target", help="class index or name (default: the top class)")
+    explain.add_argument("--target", help="class name or index (default: the top class)")
     explain.add_argument("--out", type=Path, default=Path("jaxcam-out"), help="folder to write to")
     explain.set_defaults(command=_explain)
 
@@ -105,11 +106,12 @@ def _demo(options: argparse.Namespace) -> None:
 
 def _layers(options: argparse.Namespace) -> None:
     model = files.load_model(options.model)
-    table = Table("layer", "shape", "dtype", "runs")
-    for layer in layers(model.apply_fn, model.variables, _blank(model)):
-        name = f"{layer.name} (leaf {layer.leaf})" if layer.leaf else layer.name
-        table.add_row(name, str(list(layer.shape)), str(layer.dtype), str(layer.runs))
-    Console().print(table)
+    with files.one_line(f"model {options.model!r}"):
+        found = layers(model.apply_fn, model.variables, _blank(model))
+    width = max((len(layer.name) for layer in found), default=0)
+    for layer in found:
+        runs = f"  {layer.runs} times" if layer.runs > 1 else ""
+        print(f"{layer.name:{width}}  {layer.dtype}{list(layer.shape)}{runs}")
 
 
 def _explain(options: argparse.Namespace) -> None:
@@ -118,14 +120,17 @@ def _explain(options: argparse.Namespace) -> None:
     model = files.load_model(options.model)
     names = model.class_names
     target = None if options.target is None else files.find_class(options.target, names)
-    explain = jax.jit(explainer(model.apply_fn, options.layer, METHODS[options.method]))
+    split_fn = split(model.apply_fn, options.layer, occurrence=options.occurrence)
+    explain = jax.jit(explainer(model.apply_fn, split_fn, METHODS[options.method]))
     _try_shapes(explain, model)
     files.check_images(options.images)
     folder = files.writable_folder(options.out)
     records = []
     bar = track(options.images, "explaining", console=_console)
     for path in bar if _console.is_terminal else options.images:
-        image = np.asarray(model.preprocess(files.open_image(path)))
+        picture = files.open_image(path)
+        with files.one_line(f"preprocess of {path}"):
+            image = np.asarray(model.preprocess(picture))
         explanation = jax.device_get(explain(model.variables, image, target))
         records.append(_write(folder, path, image, explanation, model))
     settings = {"model": options.model, "layer": options.layer, "method": options.method}
@@ -140,10 +145,8 @@ def _blank(model: Model) -> jax.ShapeDtypeStruct:
 
 
 def _try_shapes(explain: Callable[..., Explanation], model: Model) -> None:
-    try:
+    with files.one_line("cannot explain"):
         logits = jax.eval_shape(explain, model.variables, _blank(model)).logits
-    except ValueError as error:
-        raise UsageError(str(error)) from error
     if logits.shape != (len(model.class_names),):
         raise UsageError(
             f"the model returns logits {list(logits.shape)} and has {len(model.class_names)} "
@@ -157,12 +160,13 @@ def _write(
     """Writes the overlay and the raw map of one image, and returns what there is to say of it."""
     if not np.isfinite(explanation.heatmap).all():
         raise UsageError(f"the map of {path} is not finite; look at what the model makes of it")
-    picture = np.asarray((model.display or unit_range)(image))
+    with files.one_line(f"display of {path}"):
+        picture = overlay(np.asarray((model.display or unit_range)(image)), explanation.heatmap)
     overlay_path, cam_path = folder / f"{path.stem}_overlay.png", folder / f"{path.stem}_cam.npy"
     with files.whole_file(overlay_path) as file:
-        Image.fromarray(overlay(picture, explanation.heatmap)).save(file, "PNG")
+        Image.fromarray(picture).save(file, "PNG")
     with files.whole_file(cam_path) as file:
-        np.save(file, explanation.cam)
+        np.save(file, np.asarray(explanation.cam, np.float32))  # NumPy cannot read bfloat16
     probabilities = np.asarray(jax.nn.softmax(explanation.logits))
     top = [
         {"class": int(c), "name": model.class_names[c], "probability": float(probabilities[c])}

@@ -55,6 +55,8 @@ def explainer(
     chosen = tuple(layer) if isinstance(layer, list | tuple) else (layer,)
     if not chosen:
         raise ValueError("explainer got an empty sequence of layers; name one at least")
+    if not callable(method):
+        raise ValueError(f"method is {method!r}; wanted a function, such as jaxcam.grad_cam")
 
     def explain(variables: PyTree, image: ArrayLike, target: Any = None) -> Explanation:
         taps = [tap(apply_fn, at, variables, image, target, score_fn=score_fn) for at in chosen]
@@ -65,7 +67,10 @@ def explainer(
         logits, target = taps[0].logits, taps[0].target
         if not several:
             return Explanation(heatmaps[0], cams[0], weights[0], logits, target)
-        return Explanation(unit_range(fuse(jnp.stack(heatmaps))), cams, weights, logits, target)
+        fused = fuse(jnp.stack(heatmaps))
+        if fused.shape != shape:
+            raise ValueError(f"fuse returned a map of shape {fused.shape}; wanted {shape}")
+        return Explanation(unit_range(fused), cams, weights, logits, target)
 
     return explain
 
@@ -87,6 +92,11 @@ def tap(
       ValueError: the image is no floating-point `[*spatial, C]`, the layer's output has other
         axes, the target is no class, or the score is no scalar.
     """
+    if not (isinstance(layer, str) or callable(layer)):
+        raise ValueError(
+            f"layer is {layer!r}; wanted its name, as jaxcam.layers lists them, or what "
+            "jaxcam.split returns"
+        )
     image = _checked_image(image)
     split_fn = split(apply_fn, layer) if isinstance(layer, str) else layer
     activations, head = split_fn(variables, image)
@@ -142,9 +152,9 @@ def _checked_target(target: Any, logits: Any) -> Any:
 
 
 def _check_score(score_fn: ScoreFn, logits: Any, target: Any) -> None:
-    shape = jax.eval_shape(score_fn, logits, target).shape
-    if shape:
+    score = jax.eval_shape(lambda logits: score_fn(logits, target), logits)
+    if getattr(score, "shape", None) != ():
         raise ValueError(
-            f"score_fn returned an array of shape {shape}; wanted a scalar for one image and one "
-            "target; for many targets use jax.vmap over target"
+            f"score_fn returned {score}; wanted a scalar for one image and one target; for many "
+            "targets use jax.vmap over target"
         )

@@ -12,13 +12,24 @@ from pathlib import Path
 from typing import IO, Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from jaxcam._src.base import Model
 
 
 class UsageError(Exception):
     """Bad input. Its text says what came, what is wanted and what to do."""
+
+
+@contextlib.contextmanager
+def one_line(what: str) -> Iterator[None]:
+    """Makes one line for the user of whatever a user's code raises."""
+    try:
+        yield
+    except ValueError as error:  # ours, and made to be read
+        raise UsageError(f"{what}: {error}") from error
+    except Exception as error:
+        raise UsageError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def load_model(spec: str) -> Model:
@@ -33,18 +44,17 @@ def load_model(spec: str) -> Model:
         raise UsageError(f"model {spec!r}: wanted package.module:factory, such as mynet:load")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
-    try:
-        factory = getattr(importlib.import_module(name), attribute)
-        model = factory()
-    except Exception as error:  # whatever a user's module raises is one line for the user
-        raise UsageError(f"model {spec!r} did not load: {type(error).__name__}: {error}") from error
+    with one_line(f"model {spec!r} did not load"):
+        model = getattr(importlib.import_module(name), attribute)()
     if not isinstance(model, Model):
         raise UsageError(
             f"model {spec!r} returned {type(model).__name__}; wanted a jaxcam.Model(apply_fn, "
             "variables, preprocess, class_names)"
         )
+    if not all(isinstance(name, str) for name in model.class_names):
+        raise UsageError(f"model {spec!r}: class_names must be strings, one per logit")
     for path, leaf in jax.tree.leaves_with_path(model.variables):
-        if not np.isfinite(np.asarray(leaf, np.float32)).all():
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) and not jnp.isfinite(leaf).all():
             raise UsageError(
                 f"model {spec!r}: {jax.tree_util.keystr(path)} holds NaN or infinity; load other "
                 "weights"
@@ -53,16 +63,16 @@ def load_model(spec: str) -> Model:
 
 
 def find_class(text: str, names: Sequence[str]) -> int:
-    """The class that an index or a name stands for.
+    """The class that a name, or else an index, stands for.
 
     Raises:
       UsageError: there is no such class.
     """
+    if text in names:
+        return list(names).index(text)
     if text.isdecimal() and int(text) < len(names):
         return int(text)
-    if text not in names:
-        raise UsageError(f"{no_such('class', text, names)}, or an index up to {len(names) - 1}")
-    return list(names).index(text)
+    raise UsageError(f"{no_such('class', text, names)}, or an index up to {len(names) - 1}")
 
 
 def no_such(kind: str, name: str, known: Iterable[str]) -> str:
@@ -86,12 +96,12 @@ def check_images(paths: Sequence[Path]) -> None:
 
 
 def open_image(path: Path) -> Any:
-    """Decodes an image as RGB, a `PIL.Image.Image`."""
-    from PIL import Image
+    """Decodes an image as RGB, upright, a `PIL.Image.Image`."""
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            return ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError:
         raise UsageError(f"there is no image {path}") from None
     except Exception as error:  # Pillow's decoders raise many kinds

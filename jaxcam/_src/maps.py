@@ -1,5 +1,7 @@
 """From weights to a heatmap: combine, upsample, unit_range, and the fusion of several layers."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,14 +46,18 @@ def unit_range(values: Float[Array | np.ndarray, "*size"]) -> Float[Array, "*siz
 
     A flat array has no range (0/0): it becomes all 0. A NaN anywhere makes all of it NaN.
     """
-    low, high = values.min(), values.max()
-    flat = high == low
-    return jnp.where(flat, 0, (values - low) / jnp.where(flat, 1, high - low))
+    values = jnp.asarray(values)
+    low = values.min()
+    span = values.max() - low
+    flat = span == 0
+    scaled = jnp.where(flat, 0, (values - low) / jnp.where(flat, 1, span))
+    # The minimum and maximum of a large array can lose a NaN on CPU.
+    return jnp.where(jnp.isnan(values).any(), jnp.nan, scaled)
 
 
 def fuse_max(heatmaps: Float[Array, "layers *size"]) -> Float[Array, "*size"]:
     """The elementwise maximum of the layers' heatmaps."""
-    return heatmaps.max(axis=0)
+    return functools.reduce(jnp.maximum, heatmaps)  # which, unlike max(axis=0), keeps every NaN
 
 
 def fuse_layer_cam(
@@ -60,7 +66,8 @@ def fuse_layer_cam(
     """LayerCAM's fusion: shallow maps M lifted to `tanh(gain * M)`, then the maximum.
 
     The paper lifts the shallow stages, whose maps are faint beside the deepest one; here every
-    layer but the last in order is lifted (Jiang et al. 2021,
+    layer but the last in order is lifted. The paper divides M by its maximum at the size of the
+    layer; here M has been resized and moved to [0, 1] (Jiang et al. 2021,
     https://doi.org/10.1109/TIP.2021.3089943).
 
     Args:

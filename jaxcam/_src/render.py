@@ -35,7 +35,8 @@ def overlay(
             f"{list(picture.shape[:2])}: one image, and its heatmap at the same size"
         )
     _check_range("heatmap", values)
-    _check_range("alpha", np.asarray(alpha))
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}; wanted an opacity in [0, 1]")
     colours = colormaps[COLORMAP](values)[..., :3]
     return np.round(255 * ((1 - alpha) * picture + alpha * colours)).astype(np.uint8)
 

@@ -2,12 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Shaped
-
-from jaxcam._src.base import ClassIndex
+from jaxtyping import Array, ArrayLike, Float, Shaped
 
 
-def logit(logits: Float[Array, "*classes"], target: ClassIndex) -> Float[Array, ""]:
+def logit(logits: Float[Array, "*classes"], target: ArrayLike) -> Float[Array, ""]:
     """The logit of the target class, before any softmax: the score of most papers.
 
     Args:
@@ -19,22 +17,22 @@ def logit(logits: Float[Array, "*classes"], target: ClassIndex) -> Float[Array, 
       A scalar. It changes when a constant is added to all logits; the other three do not.
 
     Raises:
-      ValueError: the logits are no vector.
+      ValueError: the logits are no vector, or the target is no integer.
     """
     return _pick(logits, target)
 
 
-def probability(logits: Float[Array, "*classes"], target: ClassIndex) -> Float[Array, ""]:
+def probability(logits: Float[Array, "*classes"], target: ArrayLike) -> Float[Array, ""]:
     """The softmax probability of the target class, in [0, 1]. Arguments as for `logit`."""
     return _pick(jax.nn.softmax(logits), target)
 
 
-def log_probability(logits: Float[Array, "*classes"], target: ClassIndex) -> Float[Array, ""]:
+def log_probability(logits: Float[Array, "*classes"], target: ArrayLike) -> Float[Array, ""]:
     """The logarithm of the softmax probability, at most 0. Arguments as for `logit`."""
     return _pick(jax.nn.log_softmax(logits), target)
 
 
-def margin(logits: Float[Array, "*classes"], target: ClassIndex) -> Float[Array, ""]:
+def margin(logits: Float[Array, "*classes"], target: ArrayLike) -> Float[Array, ""]:
     """The lead of the target's logit over the best other one, negative when it does not lead.
 
     Arguments as for `logit`; two classes at least.
@@ -43,15 +41,19 @@ def margin(logits: Float[Array, "*classes"], target: ClassIndex) -> Float[Array,
     if len(logits) < 2:
         raise ValueError("margin compares classes, and there is one logit; use jaxcam.logit")
     others = jnp.where(jnp.arange(len(logits)) == target, -jnp.inf, logits)
-    return score - others.max()
+    # The maximum of many logits can lose a NaN on CPU.
+    return jnp.where(jnp.isnan(logits).any(), jnp.nan, score - others.max())
 
 
-def _pick(values: Shaped[Array, "..."], target: ClassIndex) -> Float[Array, ""]:
+def _pick(values: Shaped[Array, "..."], target: ArrayLike) -> Float[Array, ""]:
     if values.ndim != 1:
         raise ValueError(
             f"the model returned logits of shape {values.shape}; wanted [classes] for one image. "
             "Let apply_fn return that (adapters: output_fn=), or pass a score_fn of your own"
         )
+    if not jnp.issubdtype(getattr(target, "dtype", type(target)), jnp.integer):
+        raise ValueError(f"target is {target!r}; wanted the index of a class, an integer")
+    index = jnp.asarray(target)
     # A factor, so that the gradient is NaN where the score is: a wrong target shows in the map.
-    known = jnp.where((target >= 0) & (target < len(values)), 1, jnp.nan).astype(values.dtype)
-    return known * values[target]
+    known = jnp.where((index >= 0) & (index < len(values)), 1, jnp.nan).astype(values.dtype)
+    return known * values[index]

@@ -33,11 +33,19 @@ def from_linen(
 
     Returns:
       `apply_fn(variables, image [*spatial, C]) -> logits [classes]`.
+
+    Raises:
+      ValueError: `module` is no linen module.
     """
+    import flax.linen as nn
+
+    if not isinstance(module, nn.Module):
+        raise ValueError(
+            f"from_linen got {type(module).__name__}; wanted a flax.linen.Module (for NNX use "
+            "jaxcam.from_nnx; a plain function needs no adapter, only jaxcam.tag)"
+        )
 
     def apply_fn(variables: PyTree, image: Array) -> PyTree:
-        import flax.linen as nn
-
         with tagging(), nn.intercept_methods(_interceptor()):
             output = module.apply(variables, image[None], method=method, rngs=rngs, **apply_kwargs)
         return batch.logits_of(output, output_fn)

@@ -37,7 +37,8 @@ def from_nnx(
       `nnx.split` returns as `variables`.
 
     Raises:
-      ValueError: `graphdef` is something else, such as the module itself.
+      ValueError: `graphdef` is something else, such as the module itself; by `apply_fn`, where a
+        layer is in training mode.
     """
     from flax import nnx
 
@@ -96,9 +97,20 @@ def _tagging_class(cls: type, names: tuple[str, ...]) -> type:
     """A subclass that also tags what `__call__` returns. Cached: jit compares classes."""
 
     def call(self, *args, **kwargs):
-        output = super(tagging_class, self).__call__(*args, **kwargs)  # type: ignore[misc]
+        _check_evaluates(self, kwargs, names[0])
+        output = cls.__call__(self, *args, **kwargs)
         return functools.reduce(batch.tag_output, names, output)
 
     body = {"__call__": call, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    tagging_class = type(cls)(cls.__name__, (cls,), body)
-    return tagging_class
+    return type(cls)(cls.__name__, (cls,), body)
+
+
+def _check_evaluates(layer: Any, kwargs: dict, name: str) -> None:
+    """Refuses training mode, which is what a new NNX layer is in."""
+    for mode in ("use_running_average", "deterministic"):
+        chosen = kwargs.get(mode)
+        if (getattr(layer, mode, None) if chosen is None else chosen) is False:
+            raise ValueError(
+                f"layer {name!r} is in training mode ({mode}=False); call model.eval() before "
+                "nnx.split(model)"
+            )

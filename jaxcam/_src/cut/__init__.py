@@ -1,7 +1,7 @@
 """Cutting a model at a layer: tag the layer's output, trace the model, split its program there.
 
-What the tagged value does not depend on, and does not lead to it either, belongs before the cut
-all the same: there it is computed once.
+What neither leads to the tagged value nor depends on it, such as a shortcut around the layer, goes
+before the cut too: there it is computed once.
 """
 
 import functools
@@ -81,5 +81,6 @@ def _check_like(activations: Float[Array, "..."], wanted: Any, layer: str) -> No
     if (activations.shape, activations.dtype) != (wanted.shape, wanted.dtype):
         raise ValueError(
             f"the head of layer {layer!r} got activations {activations.dtype}"
-            f"{list(activations.shape)}; it was cut for {wanted.dtype}{list(wanted.shape)}"
+            f"{list(activations.shape)}; it was cut for {wanted.dtype}{list(wanted.shape)}, "
+            "which is what split_fn returns; for another image cut again"
         )

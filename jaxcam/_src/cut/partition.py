@@ -11,7 +11,12 @@ _REF_EFFECTS = {"ReadEffect", "WriteEffect", "AccumEffect"}
 
 
 def partition(jaxpr: Any, layer: str) -> tuple[Any, Any]:
-    """`prefix: arguments -> activations, *residuals`, `head: the same and arguments -> logits`."""
+    """Splits `arguments -> logits` into prefix and head.
+
+    Returns:
+      `prefix: arguments -> activations, *residuals` and
+      `head: activations, *residuals, *arguments -> logits`.
+    """
     effects = {type(effect).__name__ for eqn in jaxpr.eqns for effect in eqn.effects}
     if effects & _REF_EFFECTS:
         raise ValueError(

@@ -39,7 +39,12 @@ def tag(value: PyTree, name: str) -> PyTree:
 
     Returns:
       `value`, unchanged.
+
+    Raises:
+      ValueError: the name is no string.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"tag got the name {name!r}; wanted tag(value, name) with a string")
     leaves, structure = jax.tree.flatten(value)
     tagged = [tag_p.bind(x, name=name, leaf=i) if _is_float(x) else x for i, x in enumerate(leaves)]
     return structure.unflatten(tagged)

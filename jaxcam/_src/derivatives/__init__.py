@@ -4,15 +4,13 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from jaxcam._src.base import Derivatives
 from jaxcam._src.derivatives import exact
 
 
-def derivatives(
-    f: Callable[[Array], Array], x: Float[Array, "*shape"], *, chunk_size: int = 256
-) -> Derivatives:
+def derivatives(f: Callable[[Array], Array], x: ArrayLike, *, chunk_size: int = 256) -> Derivatives:
     """Exact pure first, second and third derivatives along each coordinate of `x`.
 
     They are the derivatives that JAX's automatic differentiation defines: zero at the kinks of
@@ -28,8 +26,17 @@ def derivatives(
       `Derivatives`, each entry with the shape and dtype of `x`.
 
     Raises:
-      ValueError: `chunk_size` is below 1.
+      ValueError: `x` is no floating-point array, `f(x)` is no scalar, or `chunk_size` is below 1.
+      TypeError: `f` has a `custom_vjp`, which forward derivatives cannot pass; raised by JAX.
     """
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(
+            f"derivatives at a point of dtype {x.dtype}; wanted floating-point numbers"
+        )
+    value = jax.eval_shape(f, x)
+    if getattr(value, "shape", None) != ():
+        raise ValueError(f"derivatives of a function that returned {value}; wanted a scalar")
     return exact.dense(f, x, chunk_size=chunk_size)
 
 

@@ -1,4 +1,4 @@
-"""Strategies that are exact: what they cost depends on what is known of the function."""
+"""The strategy that is exact for every function: one direction for each coordinate."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ def dense(
         return directional(f, x, direction)
 
     found = jax.lax.map(along_coordinate, jnp.arange(x.size), batch_size=min(chunk_size, x.size))
-    return Derivatives(*(values.reshape(x.shape) for values in found))
+    return Derivatives(*(values.reshape(x.shape).astype(x.dtype) for values in found))
 
 
 def directional(

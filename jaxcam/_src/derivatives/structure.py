@@ -1,9 +1,11 @@
 """What the program of a head proves about it. Where nothing can be proved, nothing is assumed."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend import core as jex
 from jaxtyping import Array, Float
 
@@ -13,7 +15,9 @@ def why_not_pooled_linear(f: Callable[[Array], Array], x: Float[Array, "*spatial
 
     Returns:
       None where it is proved: the gradient does not depend on `x`, and every path from `x`
-      passes a sum over all positions before anything that could tell them apart.
+      passes a sum over all positions before anything that could tell them apart. Linear means
+      that the derivative as JAX defines it is constant: rounding, `stop_gradient` and custom
+      rules count as their derivative.
     """
     gradient = jax.make_jaxpr(jax.grad(f))(x).jaxpr
     if gradient.outvars[0] in _dependents(gradient):
@@ -54,6 +58,10 @@ def _unchanged(eqn: Any, v: Any, axes: set[int]) -> set[int]:
     return axes
 
 
+def _cast(eqn: Any, v: Any, axes: set[int]) -> set[int] | None:
+    return axes if jnp.issubdtype(eqn.params["new_dtype"], jnp.floating) else None
+
+
 def _scaled(eqn: Any, v: Any, axes: set[int]) -> set[int] | None:
     return axes if all(w is v or not w.aval.shape for w in eqn.invars) else None
 
@@ -63,12 +71,23 @@ def _transposed(eqn: Any, v: Any, axes: set[int]) -> set[int]:
 
 
 def _reshaped(eqn: Any, v: Any, axes: set[int]) -> set[int] | None:
-    before = {a: n for a, n in enumerate(v.aval.shape) if n > 1}
-    after = {a: n for a, n in enumerate(eqn.outvars[0].aval.shape) if n > 1}
-    if [*before.values()] != [*after.values()]:
+    before, after = v.aval.shape, eqn.outvars[0].aval.shape
+    if math.prod(before) != math.prod(after):
         return None
-    moved = dict(zip(before, after, strict=True))
-    return {moved[a] for a in axes}
+    left = set()
+    for a, (start, end) in _spans(after).items():
+        origin = {b for b, (low, high) in _spans(before).items() if low < end and start < high}
+        if origin & axes:
+            if not origin <= axes:
+                return None
+            left.add(a)
+    return left
+
+
+def _spans(shape: tuple[int, ...]) -> dict[int, tuple[int, int]]:
+    """Which factors of the size each axis stands for: axes that share some overlap."""
+    ends = [math.prod(shape[: a + 1]) for a in range(len(shape))]
+    return {a: (end // shape[a], end) for a, end in enumerate(ends) if shape[a] > 1}
 
 
 def _summed(eqn: Any, v: Any, axes: set[int]) -> set[int]:
@@ -77,16 +96,19 @@ def _summed(eqn: Any, v: Any, axes: set[int]) -> set[int]:
 
 
 def _window_summed(eqn: Any, v: Any, axes: set[int]) -> set[int] | None:
-    out = eqn.outvars[0].aval.shape
-    if any(low or high for low, high in eqn.params["padding"]):
+    params, size = eqn.params, v.aval.shape
+    window, strides = params["window_dimensions"], params["window_strides"]
+    # Dilation, padding and strides skip positions or weigh them unevenly.
+    dilated = {*params["base_dilation"], *params["window_dilation"]} != {1}
+    if dilated or any(low or high for low, high in params["padding"]):
         return None
-    if any(eqn.params["window_dimensions"][a] not in (1, v.aval.shape[a]) for a in axes):
+    if any(window[a] != size[a] and (window[a], strides[a]) != (1, 1) for a in axes):
         return None
-    return {a for a in axes if out[a] > 1}
+    return {a for a in axes if window[a] == 1}
 
 
 _RULES = {
-    "convert_element_type": _unchanged,
+    "convert_element_type": _cast,
     "copy": _unchanged,
     "neg": _unchanged,
     "reduce_precision": _unchanged,

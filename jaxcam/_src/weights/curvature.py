@@ -16,21 +16,23 @@ def grad_cam_plus_plus(
     `w_k = sum_ij alpha_ijk relu(dY/dA_ijk)` with `alpha = Y'' / (2 Y'' + Sigma_k Y''')`, the
     derivatives along `A_ijk` alone and `Sigma_k = sum_ab A_abk` (Chattopadhay et al. 2018, eq. 10,
     https://arxiv.org/abs/1710.11063). The common factor `exp(S) > 0` scales all weights alike and
-    is left out. With the closed form `alpha` is that of eq. 19.
+    is left out. With the closed form `alpha` is that of eq. 19. With `score_fn=log_probability`
+    `Y` is the probability itself.
 
     Args:
       derivatives_fn: `(f, x) -> Derivatives` of the score `S`: `jaxcam.closed_form`, which sets
         the second and third to zero as the paper does, at the price of one gradient; or
         `jaxcam.derivatives`, the exact ones, bound to a `chunk_size` with `functools.partial`.
+        The two agree where the score is piecewise linear: a logit behind ReLU, pools and dense
+        layers, but no probability.
 
     Returns:
       Weights `[1, ..., 1, K]`. Where `alpha` has a zero denominator it is 0.
     """
     derivatives = derivatives_fn(tap.score_activations, tap.activations)
-    spatial = tuple(range(tap.activations.ndim - 1))
-    total = tap.activations.sum(axis=spatial, keepdims=True)
+    total = tap.activations.sum(axis=tap.spatial_axes, keepdims=True)
     weights = alpha(derivatives, total) * jax.nn.relu(derivatives.first)
-    return weights.sum(axis=spatial, keepdims=True)
+    return weights.sum(axis=tap.spatial_axes, keepdims=True)
 
 
 def alpha(derivatives: Derivatives, total: Float[Array, "*ones K"]) -> Float[Array, "*spatial K"]:

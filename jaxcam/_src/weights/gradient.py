@@ -28,7 +28,7 @@ def cam(tap: Tap) -> Float[Array, "*ones K"]:
             f"but {reason}. Choose the last layer before the pool and jaxcam.logit, or the method "
             "jaxcam.grad_cam, which takes any head"
         )
-    return _gradient(tap).sum(axis=_spatial(tap), keepdims=True)
+    return _gradient(tap).sum(axis=tap.spatial_axes, keepdims=True)
 
 
 def grad_cam(tap: Tap) -> Float[Array, "*ones K"]:
@@ -39,7 +39,7 @@ def grad_cam(tap: Tap) -> Float[Array, "*ones K"]:
     Returns:
       Weights `[1, ..., 1, K]`.
     """
-    return _gradient(tap).mean(axis=_spatial(tap), keepdims=True)
+    return _gradient(tap).mean(axis=tap.spatial_axes, keepdims=True)
 
 
 def layer_cam(tap: Tap) -> Float[Array, "*spatial K"]:
@@ -57,7 +57,3 @@ def layer_cam(tap: Tap) -> Float[Array, "*spatial K"]:
 
 def _gradient(tap: Tap) -> Float[Array, "*spatial K"]:
     return jax.grad(tap.score_activations)(tap.activations)
-
-
-def _spatial(tap: Tap) -> tuple[int, ...]:
-    return tuple(range(tap.activations.ndim - 1))

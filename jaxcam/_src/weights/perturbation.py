@@ -35,4 +35,5 @@ def score_cam(tap: Tap, *, chunk_size: int = 16) -> Float[Array, "*ones K"]:
 
     channels = jnp.moveaxis(tap.activations, -1, 0)
     scores = jax.lax.map(masked_score, channels, batch_size=min(chunk_size, len(channels)))
-    return jax.nn.softmax(scores).reshape((1,) * (tap.activations.ndim - 1) + (-1,))
+    weights = jax.nn.softmax(scores).astype(tap.activations.dtype)
+    return weights.reshape((1,) * (tap.activations.ndim - 1) + (-1,))
