@@ -1,6 +1,7 @@
 """The command line: what it writes, and one line for what it cannot do."""
 
 import dataclasses
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -149,12 +150,15 @@ def test_explain_writes_overlay_map_and_numbers(capsys, tmp_path, target):
         (["explain", "TEXT", "--layer", "stage3"], "cannot be read as an image"),
         (["explain", "CUT", "--layer", "stage3"], "cannot be read as an image"),
         (["explain", CANVAS, CANVAS, "--layer", "stage3"], "2 images are named 'canvas0'"),
-        (["explain", CANVAS, "--layer", "stage4"], "no layer 'stage4'; did you mean 'stage"),
+        (["explain", CANVAS, "--layer", "stage4"], "no layer 'stage4'. Did you mean 'stage"),
         (["explain", CANVAS, "--layer", "classifier"], "Choose a layer before"),
         (["explain", CANVAS, "--layer", "stage2", "--method", "cam"], "cam needs a global"),
-        (["explain", CANVAS, "--layer", "stage3", "--method", "gradcam"], "choose among grad_cam"),
-        (["explain", CANVAS, "--layer", "stage3", "--target", "ten"], "no class 'ten'; choose"),
-        (["explain", CANVAS, "--layer", "stage3", "--target", "10"], "or an index up to 9"),
+        (
+            ["explain", CANVAS, "--layer", "stage3", "--method", "gradcam"],
+            "mean 'grad_cam'",
+        ),
+        (["explain", CANVAS, "--layer", "stage3", "--target", "ten"], "no class 'ten'."),
+        (["explain", CANVAS, "--layer", "stage3", "--target", "10"], "give an index up to 9"),
         (["explain", CANVAS, "--layer", "stage3", "--model", "x"], "package.module:factory"),
         (["layers", "--model", "no_such_module:f"], "ModuleNotFoundError"),
         (["layers", "--model", "jaxcam:no_such_factory"], "no attribute 'no_such_factory'"),
@@ -207,6 +211,31 @@ def test_photographs_are_turned_upright(tmp_path):
     exif[0x0112] = 6  # the camera lay on its side
     picture.save(tmp_path / "turned.png", exif=exif)
     assert files.open_image(tmp_path / "turned.png").size == (2, 3)
+
+
+def test_16_bits_are_scaled_and_32_are_refused(tmp_path):
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(pixels.astype(np.uint16) * 257).save(tmp_path / "sixteen.png")
+    read = np.asarray(files.open_image(tmp_path / "sixteen.png"))
+    np.testing.assert_array_equal(read[..., 0], pixels)
+    Image.fromarray(pixels / np.float32(255)).save(tmp_path / "floats.tiff")
+    with pytest.raises(files.UsageError, match=r"32-bit numbers .* save it with 8 or 16"):
+        files.open_image(tmp_path / "floats.tiff")
+
+
+def test_an_interrupt_is_one_line(capsys, monkeypatch, tmp_path):
+    def interrupted(methods, folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.report, "run", interrupted)
+    code, _, err = _run(capsys, "demo", "--out", tmp_path)
+    assert (code, err) == (130, "jaxcam: interrupted\n")
+
+
+def test_version_is_that_of_the_package(capsys):
+    code, out, _ = _run(capsys, "--version")
+    assert code == 0
+    assert out.strip() == importlib.metadata.version("jaxcam-xai")
 
 
 def test_python_m_jaxcam_is_the_command_line():

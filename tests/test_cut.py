@@ -732,9 +732,11 @@ def test_a_layer_where_no_cut_can_be_made_is_refused_with_the_primitive(inside, 
 
 
 def test_an_unknown_layer_is_refused_with_the_nearest_and_all_names():
-    with pytest.raises(ValueError, match=r"no layer 'sceond'; did you mean 'second'\? .*first, se"):
+    with pytest.raises(
+        ValueError, match=r"no layer 'sceond'\. Did you mean 'second'\? .*first, se"
+    ):
         jaxcam.split(tagged(net), "sceond")(VARIABLES, IMAGE)
-    with pytest.raises(ValueError, match=r"no layer 'x'; The layers: first, second$"):
+    with pytest.raises(ValueError, match=r"no layer 'x'\. There are: first, second$"):
         jaxcam.split(tagged(net), "x")(VARIABLES, IMAGE)
 
 
@@ -744,7 +746,7 @@ def test_an_unknown_layer_among_many_is_refused_with_a_short_list():
             image = jaxcam.tag(image, f"layer{i}")
         return image * variables
 
-    with pytest.raises(ValueError, match=r"layer19 and 5 more, see jaxcam\.layers"):
+    with pytest.raises(ValueError, match=r"layer19 and 5 more$"):
         jaxcam.split(model, "")(2.0, IMAGE)
 
 

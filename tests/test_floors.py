@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "jaxcam"
 FLOORS = [
-    {"base"},
+    {"base", "names"},
     {"cut", "scores", "maps", "derivatives", "render"},
     {"weights", "adapters", "metrics"},
     {"explain", "files"},

@@ -50,7 +50,7 @@ def test_layer_cam_keeps_the_positive_gradient():
 
 
 def test_cam_refuses_a_head_that_is_not_linear():
-    with pytest.raises(ValueError, match=r"no linear function .* or the method jaxcam\.grad_cam"):
+    with pytest.raises(ValueError, match=r"no linear function .* or jaxcam\.grad_cam"):
         jaxcam.cam(_tap(squared))
 
 

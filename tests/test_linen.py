@@ -552,3 +552,12 @@ def test_split_under_vmap_over_images_and_jit():
 def test_what_is_no_linen_module_is_refused():
     with pytest.raises(ValueError, match=r"from_linen got function; .* jaxcam\.from_nnx"):
         jaxcam.from_linen(lambda x: x)
+
+
+def test_a_tag_inside_a_module_leaves_the_batch_axis_out():
+    module = nn.Sequential(
+        [lambda x: jaxcam.tag(nn.relu(x), "features"), lambda x: x.mean((1, 2)), nn.Dense(2)]
+    )
+    image = jax.random.normal(jax.random.key(0), (4, 5, 3))
+    variables = module.init(jax.random.key(1), image[None])
+    check_law(jaxcam.from_linen(module), variables, image, "features", nn.relu(image))

@@ -511,7 +511,7 @@ def test_anything_but_a_graphdef_is_refused_with_the_fix(given):
 
 def test_an_unknown_layer_is_refused_with_the_nearest_path():
     graphdef, state = NET
-    with pytest.raises(ValueError, match=r"did you mean 'listed/1'"):
+    with pytest.raises(ValueError, match=r"Did you mean 'listed/1'"):
         jaxcam.split(jaxcam.from_nnx(graphdef), "listed.1")(state, IMAGE)
 
 
@@ -539,3 +539,13 @@ def test_training_mode_is_refused(layer):
     apply_fn = jaxcam.from_nnx(nnx.split(model)[0])
     with pytest.raises(ValueError, match=rf"layer '{layer}' is in training mode .* model\.eval"):
         apply_fn(nnx.split(model)[1], jnp.ones((4, 4, 3)))
+
+
+def test_the_states_of_a_split_by_kind_are_taken_as_a_tuple():
+    model = nnx.Sequential(nnx.Linear(3, 2, rngs=nnx.Rngs(0)), lambda x: x.mean((1, 2)))
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    image = jnp.ones((4, 5, 3))
+    apply_fn = jaxcam.from_nnx(graphdef)
+    check_law(apply_fn, (params, rest), image, "layers/0", model.layers[0](image))
+    with pytest.raises(ValueError, match=r"the module itself; wanted the state"):
+        apply_fn(model, image)

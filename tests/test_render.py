@@ -33,7 +33,7 @@ def test_overlay_takes_uint8_as_it_is():
         (np.zeros((3, 4, 2)), HEATMAP, 0.5, r"image of shape \[3, 4, 2\]; wanted \[H, W, 3\]"),
         (np.full((3, 4), -2.1), HEATMAP, 0.5, r"image spans \[-2\.1, -2\.1\].*unit_range"),
         (np.zeros((3, 4)), HEATMAP * 2, 0.5, r"heatmap spans \[0, 2\]"),
-        (np.zeros((3, 4)), HEATMAP * np.nan, 0.5, r"heatmap spans \[nan, nan\]"),
+        (np.zeros((3, 4)), HEATMAP * np.nan, 0.5, r"heatmap holds NaN; .* target is a class"),
         (np.zeros((3, 4)), HEATMAP, 1.5, r"alpha is 1\.5; wanted an opacity"),
     ],
 )
@@ -45,7 +45,9 @@ def test_overlay_refuses_what_it_cannot_show(image, heatmap, alpha, message):
 def test_panels_are_a_picture_of_the_rows(tmp_path):
     rows = [[HEATMAP, jaxcam.overlay(HEATMAP, HEATMAP)]] * 3
     with (tmp_path / "panels.png").open("wb") as file:
-        save_panels(rows, ["image", "map"], file, boxes=[(0, 0, 2, 2)] * 3)
+        save_panels(
+            rows, ["image", "map"], file, captions=["a", "b", "c"], boxes=[(0, 0, 2, 2)] * 3
+        )
     picture = np.asarray(Image.open(tmp_path / "panels.png"))
     assert picture.shape[0] > picture.shape[1]  # three rows of two
     assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 20

@@ -5,6 +5,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,6 +24,7 @@ from jaxcam._src.derivatives import derivatives
 from jaxcam._src.explain import explainer
 from jaxcam._src.files import UsageError
 from jaxcam._src.maps import unit_range
+from jaxcam._src.names import no_such
 from jaxcam._src.render import overlay
 from jaxcam._src.weights.curvature import grad_cam_plus_plus
 from jaxcam._src.weights.gradient import cam, grad_cam, layer_cam
@@ -49,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"jaxcam: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("jaxcam: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -59,6 +64,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="jaxcam", description="Class activation maps for JAX and Flax.")
+    parser.add_argument("--version", action="version", version=version("jaxcam-xai"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="every method on the bundled network and images")
@@ -77,13 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--out", type=Path, default=Path("jaxcam-out"), help="folder to write to")
     explain.set_defaults(command=_explain)
 
+    factory = "a function without arguments that returns a jaxcam.Model (default: %(default)s)"
     for command in (listing, explain):
-        command.add_argument(
-            "--model",
-            default="jaxcam:digits_relu",
-            metavar="MODULE:FACTORY",
-            help="a function without arguments that returns a jaxcam.Model (default: %(default)s)",
-        )
+        command.add_argument("--model", default="jaxcam:digits_relu", help=factory)
     return parser
 
 
@@ -116,7 +118,7 @@ def _layers(options: argparse.Namespace) -> None:
 
 def _explain(options: argparse.Namespace) -> None:
     if options.method not in METHODS:
-        raise UsageError(files.no_such("method", options.method, METHODS))
+        raise UsageError(no_such("method", options.method, METHODS))
     model = files.load_model(options.model)
     names = model.class_names
     target = None if options.target is None else files.find_class(options.target, names)

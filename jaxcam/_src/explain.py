@@ -45,7 +45,8 @@ def explainer(
     Returns:
       `explain(variables, image, target=None) -> Explanation`, for an image `[*spatial, C]` as the
       model takes it. `target` is what `score_fn` takes, a class index for those of this library;
-      None is the class of the largest logit. The caller jits, vmaps and shards.
+      None is the class of the largest logit. The caller jits, vmaps and shards. Inside a trace a
+      target that is no class cannot be refused: then the heatmap is NaN.
 
     Raises:
       ValueError: no layer was given; by `explain`, where the image, the target or the layer
@@ -102,7 +103,7 @@ def tap(
     activations, head = split_fn(variables, image)
     _check_activations(activations, image, layer)
     logits = head(activations)
-    target = _checked_target(target, logits)
+    target = _checked_target(target, logits, image)
     _check_score(score_fn, logits, target)
     return Tap(
         activations=activations,
@@ -134,14 +135,15 @@ def _check_activations(activations: Array, image: Array, layer: str | SplitFn) -
         )
 
 
-def _checked_target(target: Any, logits: Any) -> Any:
+def _checked_target(target: Any, logits: Any, image: Array) -> Any:
     is_vector = isinstance(logits, jax.Array) and logits.ndim == 1
     if target is None:
         if not is_vector:
             raise ValueError(
-                "no target was given, and there is no top class: the model returned "
-                f"{jax.tree.map(jnp.shape, logits)}, wanted logits [classes]. Give a target, or "
-                "let apply_fn return the logits of one image (adapters: output_fn=)"
+                f"no target was given, and there is no top class: for an image {list(image.shape)} "
+                f"the model returned {jax.tree.map(jnp.shape, logits)}, wanted logits [classes]. "
+                "For a batch of images use jax.vmap(explain, in_axes=(None, 0)); else give a "
+                "target, or let apply_fn return the logits of one image (adapters: output_fn=)"
             )
         return jnp.argmax(logits)
     if is_vector and isinstance(target, int | np.integer) and not 0 <= target < len(logits):

@@ -1,20 +1,22 @@
 """Reading what the command line is given, and writing whole files or none."""
 
 import contextlib
-import difflib
 import importlib
 import os
 import sys
 import tempfile
+import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcam._src.base import Model
+from jaxcam._src.names import no_such
 
 
 class UsageError(Exception):
@@ -29,7 +31,9 @@ def one_line(what: str) -> Iterator[None]:
     except ValueError as error:  # ours, and made to be read
         raise UsageError(f"{what}: {error}") from error
     except Exception as error:
-        raise UsageError(f"{what}: {type(error).__name__}: {error}") from error
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{place.filename}:{place.lineno}"
+        raise UsageError(f"{what}: {type(error).__name__}: {error} ({where})") from error
 
 
 def load_model(spec: str) -> Model:
@@ -72,14 +76,7 @@ def find_class(text: str, names: Sequence[str]) -> int:
         return list(names).index(text)
     if text.isdecimal() and int(text) < len(names):
         return int(text)
-    raise UsageError(f"{no_such('class', text, names)}, or an index up to {len(names) - 1}")
-
-
-def no_such(kind: str, name: str, known: Iterable[str]) -> str:
-    """What to say of an unknown name: the near ones, or a few of those there are."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, 3, 0.5) or [*known[:8], "..."][: len(known)]
-    return f"there is no {kind} {name!r}; choose among {', '.join(near)}"
+    raise UsageError(f"{no_such('class', text, names)}; or give an index up to {len(names) - 1}")
 
 
 def check_images(paths: Sequence[Path]) -> None:
@@ -101,6 +98,10 @@ def open_image(path: Path) -> Any:
 
     try:
         with Image.open(path) as image:
+            if image.mode in ("I", "F"):
+                raise ValueError("it holds 32-bit numbers of no known range; save it with 8 or 16")
+            if image.mode.startswith("I;16"):  # which Pillow would clip at 255
+                image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
             return ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError:
         raise UsageError(f"there is no image {path}") from None

@@ -46,7 +46,8 @@ def save_panels(
     titles: Sequence[str],
     file: IO[bytes],
     *,
-    boxes: Sequence[tuple[int, int, int, int]] | None = None,
+    captions: Sequence[str],
+    boxes: Sequence[tuple[int, int, int, int]],
 ) -> None:
     """Writes a figure with one row of pictures per image.
 
@@ -54,6 +55,7 @@ def save_panels(
       rows: pictures `[H, W, 3]` or `[H, W]`, as many in each row as there are titles.
       titles: of the columns.
       file: to write the figure to, as PNG.
+      captions: one per row, written into its first picture.
       boxes: one per row, `(top, left, bottom, right)` in pixels, outlined in each picture.
     """
     from matplotlib.figure import Figure
@@ -64,15 +66,15 @@ def save_panels(
     axes = figure.subplots(len(rows), len(titles), squeeze=False)
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=8)
-    for index, (row, pictures) in enumerate(zip(axes, rows, strict=True)):
+    for row, pictures, caption, box in zip(axes, rows, captions, boxes, strict=True):
+        row[0].text(1, 1, caption, color="white", fontsize=8, verticalalignment="top")
+        top, left, bottom, right = box
         for axis, picture in zip(row, pictures, strict=True):
             axis.imshow(picture, cmap="gray", vmin=0)
             axis.set_axis_off()
-            if boxes is not None:
-                top, left, bottom, right = boxes[index]
-                corner = (left - 0.5, top - 0.5)  # imshow centres pixels on whole numbers
-                frame = Rectangle(corner, right - left, bottom - top, fill=False, color="white")
-                axis.add_patch(frame)
+            corner = (left - 0.5, top - 0.5)  # imshow centres pixels on whole numbers
+            frame = Rectangle(corner, right - left, bottom - top, fill=False, color="white")
+            axis.add_patch(frame)
     figure.savefig(file, format="png")
 
 
@@ -88,7 +90,9 @@ def _rgb(image: np.ndarray) -> np.ndarray:
 
 
 def _check_range(name: str, values: np.ndarray) -> None:
-    if not (values.min() >= 0 and values.max() <= 1):  # catches NaN too
+    if np.isnan(values).any():
+        raise ValueError(f"{name} holds NaN; of a heatmap, look whether its target is a class")
+    if values.min() < 0 or values.max() > 1:
         raise ValueError(
             f"{name} spans [{values.min():.3g}, {values.max():.3g}]; wanted values in [0, 1] "
             "(jaxcam.unit_range stretches an array to that)"

@@ -49,7 +49,8 @@ def _pick(values: Shaped[Array, "..."], target: ArrayLike) -> Float[Array, ""]:
     if values.ndim != 1:
         raise ValueError(
             f"the model returned logits of shape {values.shape}; wanted [classes] for one image. "
-            "Let apply_fn return that (adapters: output_fn=), or pass a score_fn of your own"
+            "For a batch use jax.vmap; else let apply_fn return that (adapters: output_fn=), or "
+            "pass a score_fn of your own"
         )
     if not jnp.issubdtype(getattr(target, "dtype", type(target)), jnp.integer):
         raise ValueError(f"target is {target!r}; wanted the index of a class, an integer")

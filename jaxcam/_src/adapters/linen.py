@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from jaxtyping import Array, PyTree
 
-from jaxcam._src.adapters import batch
 from jaxcam._src.base import ApplyFn
-from jaxcam._src.cut import tagging
+from jaxcam._src.cut import batch_of_one, tag, without_batch
 
 
 def from_linen(
@@ -46,9 +46,9 @@ def from_linen(
         )
 
     def apply_fn(variables: PyTree, image: Array) -> PyTree:
-        with tagging(), nn.intercept_methods(_interceptor()):
+        with batch_of_one(), nn.intercept_methods(_interceptor()):
             output = module.apply(variables, image[None], method=method, rngs=rngs, **apply_kwargs)
-        return batch.logits_of(output, output_fn)
+        return jax.tree.map(without_batch, output_fn(output) if output_fn else output)
 
     return apply_fn
 
@@ -66,7 +66,7 @@ def _interceptor() -> Callable[..., Any]:
             output = next_fn(*args, **kwargs)
         finally:
             running.pop()
-        return batch.tag_output(output, name)
+        return tag(output, name)
 
     return intercept
 

@@ -4,11 +4,11 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 from jaxtyping import Array, PyTree
 
-from jaxcam._src.adapters import batch
 from jaxcam._src.base import ApplyFn
-from jaxcam._src.cut import tagging
+from jaxcam._src.cut import batch_of_one, tag, without_batch
 
 
 def from_nnx(
@@ -34,7 +34,7 @@ def from_nnx(
 
     Returns:
       `apply_fn(variables, image [*spatial, C]) -> logits [classes]`, with the state that
-      `nnx.split` returns as `variables`.
+      `nnx.split` returns as `variables`, or the tuple of its states.
 
     Raises:
       ValueError: `graphdef` is something else, such as the module itself; by `apply_fn`, where a
@@ -49,8 +49,14 @@ def from_nnx(
         )
 
     def apply_fn(variables: PyTree, image: Array) -> PyTree:
+        states = variables if isinstance(variables, tuple) else (variables,)
+        if any(isinstance(state, nnx.Module) for state in states):
+            raise ValueError(
+                "variables is the module itself; wanted the state of "
+                "`graphdef, variables = nnx.split(model)`"
+            )
         # A private copy, so that the caller's module keeps its classes.
-        model = nnx.merge(graphdef, variables)
+        model = nnx.merge(graphdef, *states)
         for names, layer in list(_named_layers(model)):
             layer.__class__ = _tagging_class(type(layer), names)
         call = (
@@ -58,9 +64,9 @@ def from_nnx(
             if isinstance(method, str)
             else functools.partial(method or type(model).__call__, model)
         )
-        with tagging():
+        with batch_of_one():
             output = call(image[None], **call_kwargs)
-        return batch.logits_of(output, output_fn)
+        return jax.tree.map(without_batch, output_fn(output) if output_fn else output)
 
     return apply_fn
 
@@ -99,7 +105,7 @@ def _tagging_class(cls: type, names: tuple[str, ...]) -> type:
     def call(self, *args, **kwargs):
         _check_evaluates(self, kwargs, names[0])
         output = cls.__call__(self, *args, **kwargs)
-        return functools.reduce(batch.tag_output, names, output)
+        return functools.reduce(tag, names, output)
 
     body = {"__call__": call, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
     return type(cls)(cls.__name__, (cls,), body)

@@ -15,9 +15,9 @@ from jaxcam._src.base import ApplyFn, HeadFn, Layer, SplitFn
 from jaxcam._src.cut.find import choose, find_hits
 from jaxcam._src.cut.partition import partition
 from jaxcam._src.cut.replay import replay
-from jaxcam._src.cut.tag import tag, tagging
+from jaxcam._src.cut.tag import batch_of_one, tag, without_batch
 
-__all__ = ["layers", "split", "tag", "tagging"]
+__all__ = ["batch_of_one", "layers", "split", "tag", "without_batch"]
 
 
 def layers(apply_fn: ApplyFn, variables: PyTree, image: Any) -> tuple[Layer, ...]:

@@ -1,16 +1,15 @@
 """Finding a layer in a program: every tag, how often it runs, and which run is wanted."""
 
-import difflib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from jax.extend import core as jex
 
 from jaxcam._src.cut.tag import tag_p
+from jaxcam._src.names import no_such
 
 INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr"}
 OPENED = INLINED | {"remat": "jaxpr", "remat2": "jaxpr", "checkpoint": "jaxpr", "scan": "jaxpr"}
-_LISTED = 20  # layer names in an error
 
 
 class Hit(NamedTuple):
@@ -50,9 +49,14 @@ def count_runs(eqns: Sequence[Any], wanted: Wanted) -> int:
 
 def choose(hits: list[Hit], layer: str, occurrence: int | None, leaf: int | None) -> Wanted:
     """Picks the run to cut at, or says what to choose instead."""
+    if not hits:
+        raise ValueError(
+            f"there is no layer {layer!r}: the function has no named layers. Wrap the module with "
+            "jaxcam.from_linen or jaxcam.from_nnx, or name a value in it with jaxcam.tag"
+        )
     named = [hit for hit in hits if hit.name == layer]
     if not named:
-        raise ValueError(_no_layer(layer, list(dict.fromkeys(hit.name for hit in hits))))
+        raise ValueError(no_such("layer", layer, (hit.name for hit in hits)))
     leaves = sorted({hit.leaf for hit in named})
     if leaf not in leaves and (leaf is not None or len(leaves) > 1):
         raise ValueError(
@@ -74,19 +78,6 @@ def choose(hits: list[Hit], layer: str, occurrence: int | None, leaf: int | None
             "which jaxcam.explainer takes in place of a name"
         )
     return Wanted(layer, leaf, (occurrence or 0) % runs)
-
-
-def _no_layer(layer: str, names: list[str]) -> str:
-    if not names:
-        return (
-            f"no layer {layer!r}: the function has no named layers. Wrap the module with "
-            "jaxcam.from_linen or jaxcam.from_nnx, or name a value in it with jaxcam.tag"
-        )
-    near = " or ".join(map(repr, difflib.get_close_matches(layer, names, 3, 0.4)))
-    listed = ", ".join(names[:_LISTED])
-    more = f" and {len(names) - _LISTED} more, see jaxcam.layers" if len(names) > _LISTED else ""
-    hint = f"did you mean {near}? " if near else ""
-    return f"no layer {layer!r}; {hint}The layers: {listed}{more}"
 
 
 def is_variable(v: Any) -> bool:

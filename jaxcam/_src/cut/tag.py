@@ -27,7 +27,7 @@ def _tag_batch(values, axes, **params):
 
 ad.primitive_jvps[tag_p] = _tag_jvp
 batching.primitive_batchers[tag_p] = _tag_batch
-_retrace = jax.make_user_context(default_value=False)
+_in_batch = jax.make_user_context(default_value=False)
 
 
 def tag(value: PyTree, name: str) -> PyTree:
@@ -35,6 +35,7 @@ def tag(value: PyTree, name: str) -> PyTree:
 
     Args:
       value: an array `[*spatial, K]`, or a pytree of them; its floating-point arrays are named.
+        Inside a Flax module, which sees a batch of one image, `[1, *spatial, K]`.
       name: of the layer.
 
     Returns:
@@ -46,16 +47,31 @@ def tag(value: PyTree, name: str) -> PyTree:
     if not isinstance(name, str):
         raise ValueError(f"tag got the name {name!r}; wanted tag(value, name) with a string")
     leaves, structure = jax.tree.flatten(value)
-    tagged = [tag_p.bind(x, name=name, leaf=i) if _is_float(x) else x for i, x in enumerate(leaves)]
-    return structure.unflatten(tagged)
+    return structure.unflatten([_tag_leaf(x, name, leaf) for leaf, x in enumerate(leaves)])
 
 
 @contextlib.contextmanager
-def tagging() -> Iterator[None]:
-    """What an adapter tags inside must run in here: it keeps jit from reusing untagged traces."""
-    with _retrace(True):
+def batch_of_one() -> Iterator[None]:
+    """For adapters: what is tagged in here has a batch axis of one, which the tag leaves out.
+
+    JAX's tracing caches know this context, so that no trace made outside is used inside.
+    """
+    with _in_batch(True):
         yield
 
 
-def _is_float(x: Any) -> bool:
-    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating)
+def without_batch(x: Any) -> Any:
+    """The only entry of an array's first axis; whatever has no such axis, as it is."""
+    return x[0] if _is_batch(x) else x
+
+
+def _tag_leaf(x: Any, name: str, leaf: int) -> Any:
+    if not (isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating)):
+        return x
+    if _in_batch.value and _is_batch(x):
+        return tag_p.bind(x[0], name=name, leaf=leaf)[None]
+    return tag_p.bind(x, name=name, leaf=leaf)
+
+
+def _is_batch(x: Any) -> bool:
+    return isinstance(x, jax.Array) and x.ndim > 0 and x.shape[0] == 1

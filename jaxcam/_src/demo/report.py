@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxcam._src.base import Model, WeightsFn
-from jaxcam._src.demo.bundle import digits_relu, digits_silu, load_canvases
+from jaxcam._src.demo.bundle import NAMES, digits_relu, digits_silu, load_canvases
 from jaxcam._src.demo.canvases import Canvases
 from jaxcam._src.explain import explainer
 from jaxcam._src.files import whole_file
@@ -66,5 +66,10 @@ def _draw(heatmaps: Mapping[str, np.ndarray], canvases: Canvases, file: IO[bytes
         + [overlay(canvases.images[i], maps[i]) for maps in heatmaps.values()]
         for i in shown
     ]
-    titles = ["image and box", *heatmaps]
-    save_panels(rows, titles, file, boxes=[canvases.boxes[i] for i in shown])
+    save_panels(
+        rows,
+        ["image and box", *heatmaps],
+        file,
+        captions=[NAMES[label] for label in canvases.labels[shown]],
+        boxes=[canvases.boxes[i] for i in shown],
+    )

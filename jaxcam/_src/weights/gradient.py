@@ -25,8 +25,8 @@ def cam(tap: Tap) -> Float[Array, "*ones K"]:
     if reason:
         raise ValueError(
             f"cam needs a global average pool and linear layers between the layer and the score, "
-            f"but {reason}. Choose the last layer before the pool and jaxcam.logit, or the method "
-            "jaxcam.grad_cam, which takes any head"
+            f"but {reason}. Choose what goes into the pool (the output of a bare relu has a name "
+            "only by jaxcam.tag) and jaxcam.logit, or jaxcam.grad_cam, which takes any head"
         )
     return _gradient(tap).sum(axis=tap.spatial_axes, keepdims=True)
 
