@@ -218,24 +218,26 @@ def test_law_where_jit_traced_the_model_before():
     check_law(model, VARIABLES, IMAGE, "first", recorded(net, "first"))
 
 
+def check_run(model, layer, occurrence, runs):
+    """One run of a layer that runs often keeps the law, and has the gradient of that run alone."""
+    truth = recorded(model, layer, occurrence)
+    activations, head = check_law(
+        tagged(model), VARIABLES, IMAGE, layer, truth, occurrence=occurrence
+    )
+    check_gradient(activations, head, disturbed(model, layer, occurrence % runs))
+
+
 @pytest.mark.parametrize(
     ("occurrence", "reverse"),
     [(0, False), (1, False), (-1, False), (-4, True), (2, True)],
 )
 def test_law_in_a_scan(occurrence, reverse):
-    model = functools.partial(loop, reverse=reverse)
-    truth = recorded(model, "step", occurrence)
-    choice = {"layer": "step", "occurrence": occurrence}
-    activations, head = check_law(tagged(model), VARIABLES, IMAGE, truth=truth, **choice)
-    check_gradient(activations, head, disturbed(model, "step", occurrence % 4))
+    check_run(functools.partial(loop, reverse=reverse), "step", occurrence, runs=4)
 
 
 @pytest.mark.parametrize("occurrence", [0, 4, -1])
 def test_law_in_a_scan_in_a_jit_in_a_scan(occurrence):
-    truth = recorded(nested_loop, "inner", occurrence)
-    choice = {"layer": "inner", "occurrence": occurrence}
-    activations, head = check_law(tagged(nested_loop), VARIABLES, IMAGE, truth=truth, **choice)
-    check_gradient(activations, head, disturbed(nested_loop, "inner", occurrence % 6))
+    check_run(nested_loop, "inner", occurrence, runs=6)
 
 
 def test_law_in_a_loop_of_one_step_needs_no_occurrence():
@@ -250,10 +252,7 @@ def test_law_in_a_loop_of_one_step_needs_no_occurrence():
 
 @pytest.mark.parametrize("occurrence", [0, 1, 2, -1])
 def test_law_in_a_layer_that_runs_several_times(occurrence):
-    truth = recorded(thrice, "shared", occurrence)
-    choice = {"layer": "shared", "occurrence": occurrence}
-    activations, head = check_law(tagged(thrice), VARIABLES, IMAGE, truth=truth, **choice)
-    check_gradient(activations, head, disturbed(thrice, "shared", occurrence % 3))
+    check_run(thrice, "shared", occurrence, runs=3)
 
 
 def test_law_in_a_scan_over_nothing_but_a_count():

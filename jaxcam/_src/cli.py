@@ -113,7 +113,8 @@ def _layers(options: argparse.Namespace) -> None:
     width = max((len(layer.name) for layer in found), default=0)
     for layer in found:
         runs = f"  {layer.runs} times" if layer.runs > 1 else ""
-        print(f"{layer.name:{width}}  {layer.dtype}{list(layer.shape)}{runs}")
+        leaf = f"  leaf {layer.leaf}" if layer.leaf else ""
+        print(f"{layer.name:{width}}  {layer.dtype}{list(layer.shape)}{runs}{leaf}")
 
 
 def _explain(options: argparse.Namespace) -> None:
@@ -135,7 +136,7 @@ def _explain(options: argparse.Namespace) -> None:
             image = np.asarray(model.preprocess(picture))
         explanation = jax.device_get(explain(model.variables, image, target))
         records.append(_write(folder, path, image, explanation, model))
-    settings = {"model": options.model, "layer": options.layer, "method": options.method}
+    settings = {name: getattr(options, name) for name in ("model", "layer", "occurrence", "method")}
     with files.whole_file(folder / "explanations.json") as file:
         file.write(json.dumps({**settings, "images": records}, indent=1).encode())
     print(f"numbers: {folder / 'explanations.json'}")

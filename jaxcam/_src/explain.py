@@ -126,10 +126,10 @@ def _checked_image(image: Any) -> Array:
 
 
 def _check_activations(activations: Array, image: Array, layer: str | SplitFn) -> None:
-    name = repr(layer) if isinstance(layer, str) else "chosen"
+    name = f"layer {layer!r}" if isinstance(layer, str) else "the layer"
     if activations.ndim != image.ndim:
         raise ValueError(
-            f"layer {name} returns {list(activations.shape)} for an image {list(image.shape)}; "
+            f"{name} returns {list(activations.shape)} for an image {list(image.shape)}; "
             "wanted as many spatial axes in both, and channels last. Choose a layer before the "
             "positions are pooled or flattened; for a batch of images use jax.vmap"
         )

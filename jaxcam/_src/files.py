@@ -100,9 +100,10 @@ def open_image(path: Path) -> Any:
         with Image.open(path) as image:
             if image.mode in ("I", "F"):
                 raise ValueError("it holds 32-bit numbers of no known range; save it with 8 or 16")
-            if image.mode.startswith("I;16"):  # which Pillow would clip at 255
-                image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-            return ImageOps.exif_transpose(image).convert("RGB")
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):  # which Pillow would clip at 255
+                upright = Image.fromarray((np.asarray(upright) // 257).astype(np.uint8))
+            return upright.convert("RGB")
     except FileNotFoundError:
         raise UsageError(f"there is no image {path}") from None
     except Exception as error:  # Pillow's decoders raise many kinds
