@@ -10,7 +10,7 @@ from jaxcam._src.cut import layers, split, tag
 from jaxcam._src.demo.bundle import digits_relu, digits_silu, load_canvases
 
 # Derivatives along each coordinate alone
-from jaxcam._src.derivatives import closed_form, derivatives
+from jaxcam._src.derivatives import Structure, closed_form, derivatives, structure
 
 # The whole path
 from jaxcam._src.explain import explainer, tap
@@ -26,16 +26,25 @@ from jaxcam._src.render import overlay
 from jaxcam._src.scores import log_probability, logit, margin, probability
 
 # Methods
-from jaxcam._src.weights.curvature import grad_cam_plus_plus
+from jaxcam._src.weights.curvature import (
+    Alpha,
+    alpha,
+    exponential,
+    grad_cam_plus_plus,
+    identity,
+)
 from jaxcam._src.weights.gradient import cam, grad_cam, layer_cam
 from jaxcam._src.weights.perturbation import score_cam
 
 __all__ = [
+    "Alpha",
     "Derivatives",
     "Explanation",
     "Layer",
     "Model",
+    "Structure",
     "Tap",
+    "alpha",
     "cam",
     "closed_form",
     "combine",
@@ -44,12 +53,14 @@ __all__ = [
     "digits_silu",
     "energy_inside",
     "explainer",
+    "exponential",
     "from_linen",
     "from_nnx",
     "fuse_layer_cam",
     "fuse_max",
     "grad_cam",
     "grad_cam_plus_plus",
+    "identity",
     "layer_cam",
     "layers",
     "load_canvases",
@@ -60,6 +71,7 @@ __all__ = [
     "probability",
     "score_cam",
     "split",
+    "structure",
     "tag",
     "tap",
     "unit_range",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxcam
-from jaxcam._src.derivatives.structure import why_not_pooled_linear
+from jaxcam._src.derivatives.structure.pooled_linear import why_not_pooled_linear
 
 POINT = jax.random.normal(jax.random.key(0), (2, 3, 2))
 

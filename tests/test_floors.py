@@ -8,14 +8,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1] / "jaxcam"
 FLOORS = [
     {"base", "names"},
-    {"cut", "scores", "maps", "derivatives", "render"},
+    {"cut", "scores", "maps", "render"},
+    {"derivatives"},
     {"weights", "adapters", "metrics"},
     {"explain", "files"},
     {"demo"},
     {"cli"},
 ]
 PACKAGES = {"cut", "derivatives", "weights", "adapters", "metrics", "demo"}
-READERS_OF_JAXPRS = {"cut", "derivatives/structure.py"}
+READERS_OF_JAXPRS = {"cut", "derivatives/structure"}
 
 
 def _imports(path: Path) -> list[tuple[str, ast.stmt]]:

@@ -15,8 +15,8 @@ METHODS = {
     "cam": jaxcam.cam,
     "grad_cam": jaxcam.grad_cam,
     "grad_cam_plus_plus": jaxcam.grad_cam_plus_plus,
-    "grad_cam_plus_plus_exact": functools.partial(
-        jaxcam.grad_cam_plus_plus, derivatives_fn=jaxcam.derivatives
+    "grad_cam_plus_plus_closed": functools.partial(
+        jaxcam.grad_cam_plus_plus, derivatives_fn=jaxcam.closed_form
     ),
     "layer_cam": jaxcam.layer_cam,
     "score_cam": jaxcam.score_cam,

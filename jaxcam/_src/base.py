@@ -52,6 +52,7 @@ class Derivatives(NamedTuple):
 
 
 DerivativesFn: TypeAlias = Callable[[Callable[[Array], Array], Array], Derivatives]
+FormFn: TypeAlias = Callable[[Derivatives], Derivatives]  # of a score S -> of Y, a function of S
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from jaxcam._src import files
 from jaxcam._src.base import Explanation, Model, WeightsFn
 from jaxcam._src.cut import layers, split
 from jaxcam._src.demo import report
-from jaxcam._src.derivatives import derivatives
+from jaxcam._src.derivatives import closed_form
 from jaxcam._src.explain import explainer
 from jaxcam._src.files import UsageError
 from jaxcam._src.maps import unit_range
@@ -34,11 +34,11 @@ METHODS: dict[str, WeightsFn] = {
     "cam": cam,
     "grad_cam": grad_cam,
     "grad_cam_plus_plus": grad_cam_plus_plus,
-    "grad_cam_plus_plus_exact": functools.partial(grad_cam_plus_plus, derivatives_fn=derivatives),
+    "grad_cam_plus_plus_closed": functools.partial(grad_cam_plus_plus, derivatives_fn=closed_form),
     "layer_cam": layer_cam,
     "score_cam": score_cam,
 }
-_NOT_IN_DEMO = {"grad_cam_plus_plus_exact"}  # one pass per activation
+_NOT_IN_DEMO = {"grad_cam_plus_plus_closed"}  # at its layer the two are equal
 _TOP = 5
 _console = Console(stderr=True)  # for progress; results go to stdout
 

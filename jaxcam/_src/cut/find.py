@@ -9,7 +9,8 @@ from jaxcam._src.cut.tag import tag_p
 from jaxcam._src.names import no_such
 
 INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr"}
-OPENED = INLINED | {"remat": "jaxpr", "remat2": "jaxpr", "checkpoint": "jaxpr", "scan": "jaxpr"}
+CALLS = INLINED | {"remat": "jaxpr", "remat2": "jaxpr", "checkpoint": "jaxpr"}
+OPENED = CALLS | {"scan": "jaxpr"}
 
 
 class Hit(NamedTuple):

@@ -24,7 +24,7 @@ def partition(jaxpr: Any, layer: str) -> tuple[Any, Any]:
             "apply_fn plain arrays, and keep refs inside a jax.checkpoint, scan or cond"
         )
     early, cut, late = _sort(jaxpr)
-    kept, needed = _live(late, jaxpr.outvars)
+    kept, needed = live(late, jaxpr.outvars)
     if cut.outvars[0] not in needed:
         raise ValueError(
             f"the model's output does not depend on layer {layer!r}: what the layer returns, or a "
@@ -33,11 +33,11 @@ def partition(jaxpr: Any, layer: str) -> tuple[Any, Any]:
     for eqn in reversed(early):
         # A broadcast is cheaper to do again in the head than to keep.
         if eqn.primitive.name in ("broadcast_in_dim", "iota") and eqn.outvars[0] in needed:
-            kept, needed = _live([eqn, *kept], jaxpr.outvars)
+            kept, needed = live([eqn, *kept], jaxpr.outvars)
     made = {v for eqn in early for v in eqn.outvars}
     residuals = [v for v in needed if v in made]
     outputs = [*cut.invars, *residuals]
-    prefix = jaxpr.replace(eqns=_live(early, outputs)[0], outvars=outputs)
+    prefix = jaxpr.replace(eqns=live(early, outputs)[0], outvars=outputs)
     head = jaxpr.replace(invars=[cut.outvars[0], *residuals, *jaxpr.invars], eqns=kept)
     return prefix, head
 
@@ -56,7 +56,7 @@ def _sort(jaxpr: Any) -> tuple[list, Any, list]:
     return early, cut, late
 
 
-def _live(eqns: Sequence[Any], outputs: Sequence[Any]) -> tuple[list, dict]:
+def live(eqns: Sequence[Any], outputs: Sequence[Any]) -> tuple[list, dict]:
     """The equations that the outputs need, and the variables that those need from outside."""
     needed = dict.fromkeys(v for v in outputs if is_variable(v))
     kept = []

@@ -1,6 +1,6 @@
 """Bringing a run of a layer to the top of the program, out of the calls and loops around it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,12 @@ from jaxcam._src.cut.tag import tag_p
 CUT = "jaxcam cut"  # the name that marks the one equation to cut at
 
 
-def replay(closed: Any, wanted: Wanted | None, arguments: Sequence[Any]) -> list[Any]:
+def replay(
+    closed: Any,
+    wanted: Wanted | None,
+    arguments: Sequence[Any],
+    inlined: Mapping[str, str] = INLINED,
+) -> list[Any]:
     """Runs a program in the current trace: calls inlined, tags dropped but the one `wanted`."""
     jaxpr = closed.jaxpr
     names = [*jaxpr.constvars, *jaxpr.invars]
@@ -28,22 +33,27 @@ def replay(closed: Any, wanted: Wanted | None, arguments: Sequence[Any]) -> list
             if passed <= wanted.nth < passed + runs:
                 inside = wanted._replace(nth=wanted.nth - passed)
             passed += runs
-        values.update(zip(eqn.outvars, _replay_equation(jaxpr, eqn, inside, inputs), strict=True))
+        outputs = _replay_equation(jaxpr, eqn, inside, inputs, inlined)
+        values.update(zip(eqn.outvars, outputs, strict=True))
     return [_read(values, v) for v in jaxpr.outvars]
 
 
 def _replay_equation(
-    jaxpr: Any, eqn: Any, wanted: Wanted | None, inputs: list[Any]
+    jaxpr: Any,
+    eqn: Any,
+    wanted: Wanted | None,
+    inputs: list[Any],
+    inlined: Mapping[str, str],
 ) -> Sequence[Any]:
     kind = eqn.primitive.name
     if eqn.primitive is tag_p:
         return [tag_p.bind(inputs[0], name=CUT, leaf=0)] if wanted else inputs
     if wanted and kind == "scan":
         return _replay_scan(eqn.params, wanted, inputs)
-    if kind in (OPENED if wanted else INLINED):
+    if kind in (OPENED if wanted else inlined):
         body = eqn.params[OPENED[kind]]
         body = body if isinstance(body, jex.ClosedJaxpr) else jex.ClosedJaxpr(body, ())
-        outputs = replay(body, wanted, inputs)
+        outputs = replay(body, wanted, inputs, inlined)
         return [
             jax.lax.with_sharding_constraint(x, s) if isinstance(s, jax.sharding.Sharding) else x
             for x, s in zip(outputs, eqn.params.get("out_shardings", outputs), strict=True)

@@ -1,4 +1,4 @@
-"""The strategy that is exact for every function: one direction for each coordinate."""
+"""The ways to exact derivatives, one for each case that a program's structure allows."""
 
 from collections.abc import Callable
 
@@ -7,33 +7,92 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcam._src.base import Derivatives
+from jaxcam._src.derivatives.directions import accumulated, basis, directional
+from jaxcam._src.derivatives.local import local, local_pooled
+from jaxcam._src.derivatives.structure import (
+    Linear,
+    LinearFirst,
+    Local,
+    LocalPooled,
+    Pooled,
+    plan,
+)
+from jaxcam._src.derivatives.structure.program import Program
+
+
+def cheapest(
+    f: Callable[[Array], Array], x: Float[Array, "*shape"], chunk_size: int
+) -> Derivatives:
+    """The derivatives by the way that the structure of `f` makes cheapest."""
+    planned = plan(f, x)
+    program, outcome = planned.program, planned.program.outcome
+    if not (outcome.forward or outcome.reverse):
+        raise ValueError(
+            "the function has both a custom_vjp and a while_loop between its argument and its "
+            "result, which JAX can differentiate in neither mode; use a custom_jvp or a scan"
+        )
+    match planned.case:
+        case Linear() if outcome.reverse:
+            return linear(f, x)
+        case Pooled() as case:
+            return _pooled(program, case, x, chunk_size)
+        case Local() as case:
+            return local(f, program, case, x, chunk_size)
+        case LocalPooled() as case:
+            return local_pooled(f, program, case, x, chunk_size)
+        case LinearFirst() as case:
+            return _linear_first(program, case, x, chunk_size)
+        case _:
+            return dense(f, x, chunk_size, forward=outcome.forward)
+
+
+def linear(f: Callable[[Array], Array], x: Float[Array, "*shape"]) -> Derivatives:
+    """The gradient, and zeros."""
+    gradient = accumulated(jax.grad(f)(x))
+    return Derivatives(gradient, jnp.zeros_like(gradient), jnp.zeros_like(gradient))
 
 
 def dense(
-    f: Callable[[Array], Array], x: Float[Array, "*shape"], *, chunk_size: int
+    f: Callable[[Array], Array], x: Float[Array, "*shape"], chunk_size: int, *, forward: bool = True
 ) -> Derivatives:
-    """Three nested forward derivatives along every coordinate, for a function of any kind."""
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size is {chunk_size}; it counts directions, so choose 1 or more")
+    """A direction for each coordinate: right for every function."""
 
     def along_coordinate(index):
-        direction = jnp.zeros(x.size, x.dtype).at[index].set(1).reshape(x.shape)
-        return directional(f, x, direction)
+        direction = basis(index, x)
+        if forward:
+            return directional(f, x, direction)
+        gradient = jax.grad(f)
+        second = lambda x: jax.jvp(gradient, (x,), (direction,))[1]  # noqa: E731
+        found = gradient(x), *jax.jvp(second, (x,), (direction,))
+        return Derivatives(*(jnp.vdot(d, direction) for d in found))
 
     found = jax.lax.map(along_coordinate, jnp.arange(x.size), batch_size=min(chunk_size, x.size))
-    return Derivatives(*(values.reshape(x.shape).astype(x.dtype) for values in found))
+    return Derivatives(*(accumulated(values).reshape(x.shape) for values in found))
 
 
-def directional(
-    f: Callable[[Array], Array], x: Float[Array, "*shape"], direction: Float[Array, "*shape"]
-) -> Derivatives:
-    """First, second and third derivative of `t -> f(x + t direction)` at 0, as scalars."""
+def _pooled(program: Program, case: Pooled, x: Array, chunk_size: int) -> Derivatives:
+    """The chain rule: an activation reaches one pooled number, with one factor."""
+    to_waist = program.between([program.point], [case.waist])
+    factor = accumulated(jax.grad(lambda x: to_waist(x)[0].sum())(x))
+    inner = cheapest(program.after(case.waist), program.values[case.waist], chunk_size)
+    reached = [d.reshape(-1)[case.reached] for d in inner]
+    found = [jnp.where(case.reached >= 0, factor**n * d, 0) for n, d in enumerate(reached, start=1)]
+    return Derivatives(*found)
 
-    def first(point):
-        return jax.jvp(f, (point,), (direction,))[1]
 
-    def first_and_second(point):
-        return jax.jvp(first, (point,), (direction,))
+def _linear_first(program: Program, case: LinearFirst, x: Array, chunk_size: int) -> Derivatives:
+    """The Jacobian of the waist, row by row, then the result along each of its columns."""
+    after, waist = program.after(case.waist), program.values[case.waist]
+    _, pull = jax.vjp(lambda x: program.between([program.point], [case.waist])(x)[0], x)
 
-    (d1, d2), (_, d3) = jax.jvp(first_and_second, (x,), (direction,))
-    return Derivatives(d1, d2, d3)
+    def row(index):
+        return pull(basis(index, waist))[0].reshape(-1)
+
+    rows = jax.lax.map(row, jnp.arange(waist.size), batch_size=chunk_size)
+
+    def along(column):
+        return directional(after, waist, column.reshape(waist.shape).astype(waist.dtype))
+
+    at_once = chunk_size * max(1, x.size // waist.size)
+    found = jax.lax.map(along, rows.T, batch_size=at_once)
+    return Derivatives(*(accumulated(values).reshape(x.shape) for values in found))

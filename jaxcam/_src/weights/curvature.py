@@ -1,54 +1,117 @@
 """Methods that look at second and third derivatives of the score along each activation."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcam._src.base import Derivatives, DerivativesFn, Tap
-from jaxcam._src.derivatives import closed_form
+from jaxcam._src.base import Derivatives, DerivativesFn, FormFn, Tap
+from jaxcam._src.derivatives import accumulated, closed_form, derivatives, structure
+
+
+def exponential(derivatives: Derivatives) -> Derivatives:
+    """The form `Y = exp(S)` of Grad-CAM++, from the derivatives of the score `S`.
+
+    `Y' = S'`, `Y'' = S'^2 + S''` and `Y''' = S'^3 + 3 S' S'' + S'''`, each times `exp(S) > 0`,
+    which cancels in alpha, scales all weights alike, and is never computed.
+    """
+    first, second, third = derivatives
+    return Derivatives(first, first**2 + second, first**3 + 3 * first * second + third)
+
+
+def identity(derivatives: Derivatives) -> Derivatives:
+    """The form `Y = S`: the score itself is differentiated."""
+    return derivatives
+
+
+class Alpha(NamedTuple):
+    """The coefficients of Grad-CAM++, and where they are not to be trusted.
+
+    Attributes:
+      values: alpha, `[*spatial, K]`; 0 where the denominator is 0.
+      denominator: `2 Y'' + Sigma Y'''` over the sum of the sizes of its two terms, in [-1, 1].
+        Alpha is undefined where it is 0, near a pole where it is small, and may be negative or
+        above 1/2 where it is negative: `(denominator < 0).mean()` is the share of those.
+      first: `dY/dA`, up to a positive factor common to all.
+    """
+
+    values: Array
+    denominator: Array
+    first: Array
 
 
 def grad_cam_plus_plus(
-    tap: Tap, *, derivatives_fn: DerivativesFn = closed_form
+    tap: Tap, *, form_fn: FormFn = exponential, derivatives_fn: DerivativesFn = derivatives
 ) -> Float[Array, "*ones K"]:
-    """Grad-CAM++: positive gradients, weighted by the curvature of `Y = exp(S)`.
+    """Grad-CAM++: positive gradients, weighted by the curvature of the differentiated score `Y`.
 
     `w_k = sum_ij alpha_ijk relu(dY/dA_ijk)` with `alpha = Y'' / (2 Y'' + Sigma_k Y''')`, the
     derivatives along `A_ijk` alone and `Sigma_k = sum_ab A_abk` (Chattopadhay et al. 2018, eq. 10,
-    https://arxiv.org/abs/1710.11063). The common factor `exp(S) > 0` scales all weights alike and
-    is left out. With the closed form `alpha` is that of eq. 19. With `score_fn=log_probability`
-    `Y` is the probability itself.
+    https://arxiv.org/abs/1710.11063). The derivatives are exact; where the head is piecewise
+    linear, and `Y = exp(S)`, the result is the paper's closed form (eq. 19), at its price.
 
     Args:
-      derivatives_fn: `(f, x) -> Derivatives` of the score `S`: `jaxcam.closed_form`, which sets
-        the second and third to zero as the paper does, at the price of one gradient; or
-        `jaxcam.derivatives`, the exact ones, bound to a `chunk_size` with `functools.partial`.
-        The two agree where the score is piecewise linear: a logit behind ReLU, pools and dense
-        layers, but no probability.
+      form_fn: which `Y` of the score `S` is differentiated; with the explainer's `score_fn`:
+        `exp(logit)`, the paper's: `logit` and `exponential`; the logit: `logit` and `identity`;
+        the probability: `log_probability` and `exponential`; its logarithm: `log_probability`
+        and `identity`; any smooth scalar of the logits: that function and `identity`.
+      derivatives_fn: `(f, x) -> Derivatives` of `S`: `jaxcam.derivatives`, bound to a
+        `chunk_size` with `functools.partial`, or `jaxcam.closed_form`, which sets the second and
+        third to zero whatever the head: the paper's formula as printed, as other libraries use it.
 
     Returns:
-      Weights `[1, ..., 1, K]`. Where `alpha` has a zero denominator it is 0.
+      Weights `[1, ..., 1, K]`. Where `alpha` has a zero denominator it is 0; `jaxcam.alpha`
+      tells where.
+
+    Raises:
+      ValueError: alpha is 0/0 everywhere: a piecewise linear score, itself differentiated.
     """
-    derivatives = derivatives_fn(tap.score_activations, tap.activations)
-    total = tap.activations.sum(axis=tap.spatial_axes, keepdims=True)
-    weights = alpha(derivatives, total) * jax.nn.relu(derivatives.first)
-    return weights.sum(axis=tap.spatial_axes, keepdims=True)
+    found = alpha(tap, form_fn=form_fn, derivatives_fn=derivatives_fn)
+    weights = found.values * jax.nn.relu(found.first)
+    return weights.sum(axis=tap.spatial_axes, keepdims=True).astype(tap.activations.dtype)
 
 
-def alpha(derivatives: Derivatives, total: Float[Array, "*ones K"]) -> Float[Array, "*spatial K"]:
-    """`Y'' / (2 Y'' + Sigma Y''')` for `Y = exp(S)`, from the derivatives of `S`; 0 for 0/0.
+def alpha(
+    tap: Tap, *, form_fn: FormFn = exponential, derivatives_fn: DerivativesFn = derivatives
+) -> Alpha:
+    """The coefficients of Grad-CAM++; arguments and errors as for `grad_cam_plus_plus`."""
+    _refuse_flat(tap, form_fn, derivatives_fn)
+    found = derivatives_fn(tap.score_activations, tap.activations)
+    total = accumulated(tap.activations).sum(axis=tap.spatial_axes, keepdims=True)
+    return alpha_from(found, total, form_fn)
 
-    Args:
-      derivatives: of `S`, `[*spatial, K]` each.
-      total: `Sigma`, the activations summed over positions, `[1, ..., 1, K]`.
-    """
+
+def alpha_from(
+    derivatives: Derivatives, total: Float[Array, "*ones K"], form_fn: FormFn = exponential
+) -> Alpha:
+    """Alpha from the derivatives of the score `S`, `[*spatial, K]`, and the sums `Sigma_k`."""
     # The ratio is the same in any unit of length, and in this one nothing under- or overflows.
     unit = jax.lax.stop_gradient(_unit(derivatives))
-    first, second, third = (_divide(d, unit**n) for n, d in enumerate(derivatives, start=1))
-    curvature = first**2 + second
-    slope = first**3 + 3 * first * second + third
-    denominator = 2 * curvature + unit * total * slope
-    return _divide(curvature, denominator)
+    scaled = (_divide(d, unit**n) for n, d in enumerate(derivatives, start=1))
+    first, second, third = form_fn(Derivatives(*scaled))
+    curvature, slope = 2 * second, unit * total * third
+    denominator = curvature + slope
+    values = _divide(second, denominator)
+    return Alpha(values, _divide(denominator, abs(curvature) + abs(slope)), unit * first)
+
+
+def _refuse_flat(tap: Tap, form_fn: FormFn, derivatives_fn: DerivativesFn) -> None:
+    with jax.ensure_compile_time_eval():
+        line = Derivatives(jnp.ones(()), jnp.zeros(()), jnp.zeros(()))
+        curved = bool(form_fn(line).second != 0)
+    if curved:
+        return
+    if (
+        derivatives_fn is closed_form
+        or structure(tap.score_activations, tap.activations).kind == "piecewise linear"
+    ):
+        raise ValueError(
+            "Grad-CAM++ of this score is 0/0 everywhere: the score is piecewise linear in the "
+            "activations, so that its second and third derivatives are zero. Choose another form: "
+            "form_fn=jaxcam.exponential, with score_fn=jaxcam.logit for the paper's exp(logit) or "
+            "jaxcam.log_probability for the probability"
+        )
 
 
 def _unit(derivatives: Derivatives) -> Float[Array, "*spatial K"]:

@@ -4,7 +4,7 @@ import jax
 from jaxtyping import Array, Float
 
 from jaxcam._src.base import Tap
-from jaxcam._src.derivatives.structure import why_not_pooled_linear
+from jaxcam._src.derivatives.structure.pooled_linear import why_not_pooled_linear
 
 
 def cam(tap: Tap) -> Float[Array, "*ones K"]:

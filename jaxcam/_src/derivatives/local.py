@@ -1,0 +1,128 @@
+"""Heads with local fields: activations that no field element sees two of share a direction."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jaxcam._src.base import Derivatives
+from jaxcam._src.derivatives.directions import accumulated, along_curve, directional
+from jaxcam._src.derivatives.structure import Local, LocalPooled
+from jaxcam._src.derivatives.structure.program import Program
+
+
+def local(
+    f: Callable[[Array], Array], program: Program, case: Local, x: Array, chunk_size: int
+) -> Derivatives:
+    """Derivatives of the fields, weighed by the gradient of what follows, summed by owner."""
+    fields = [*case.fields]
+    slopes = _slopes(program, fields, program.result)
+    jets_along = _jets(program, case, x)
+
+    def along(index):
+        jets, owners = jets_along(index)
+        return [
+            sum(
+                _einsum("rc,rp,ck->pk", case.fields[v].matrix(slope * d), *owner)
+                for v, slope, d, owner in zip(fields, slopes, jet, owners, strict=True)
+            )
+            for jet in jets[1:]
+        ]
+
+    found = jax.lax.map(along, jnp.arange(_directions(case)), batch_size=chunk_size)
+    return _gathered(f, x, case, found)
+
+
+def local_pooled(
+    f: Callable[[Array], Array], program: Program, case: LocalPooled, x: Array, chunk_size: int
+) -> Derivatives:
+    """Of each activation the curve through the pooled numbers, and the result along it."""
+    fields = [*case.fields]
+    slopes = _slopes(program, fields, case.waist)
+    jets_along, after = _jets(program, case, x), program.after(case.waist)
+    waist = program.values[case.waist]
+
+    def pooled(jet, owners):
+        """The derivatives of the waist `[slots, *waist]` for each activation of a direction."""
+        total = sum(
+            _take(_einsum("rc,rp->pc", case.fields[v].matrix(slope * d), rows), case.columns[v])
+            for v, slope, d, (rows, _) in zip(fields, slopes, jet, owners, strict=True)
+        )
+        return jnp.asarray(total, waist.dtype).reshape(-1, *waist.shape)
+
+    def along(index):
+        jets, owners = jets_along(index)
+        curves = [pooled(jet, owners) for jet in jets]
+        _, second, third = jax.vmap(lambda *curve: along_curve(after, waist, *curve))(*curves)
+        return [second[:, None], third[:, None]]
+
+    slots = case.positions.members.shape[1]
+    at_once = max(1, chunk_size // slots)
+    found = jax.lax.map(along, jnp.arange(_directions(case)), batch_size=at_once)
+    return _gathered(f, x, case, found)
+
+
+def _slopes(program: Program, fields: list[Any], sink: Any) -> list[Array]:
+    """The gradient of a variable's sum along the fields, between which and it all is linear."""
+    part = program.between(fields, [sink])
+    values = [program.values[v] for v in fields]
+    return jax.grad(lambda values: part(*values)[0].sum())(values)
+
+
+def _jets(program: Program, case: Local | LocalPooled, x: Array) -> Callable[[Array], tuple]:
+    """Makes `index -> (derivatives of the fields along a direction, their owners)`.
+
+    A direction moves the activations of one colour of positions and one of channels. The owner
+    of a row is the slot of the one position of that colour which it sees; of a column, likewise.
+    """
+    to_fields = program.between([program.point], [*case.fields])
+    seen = [
+        tuple(jnp.pad(s, ((0, 0), (0, 1))) for s in (grid.positions, grid.channels))
+        for grid in case.fields.values()
+    ]
+
+    def jets_along(index):
+        colours = jnp.divmod(index, case.channels.count)
+        members = [
+            jnp.asarray(side.members)[colour]
+            for side, colour in zip((case.positions, case.channels), colours, strict=True)
+        ]
+        moved = [
+            (side.colour == colour).astype(x.dtype)
+            for side, colour in zip((case.positions, case.channels), colours, strict=True)
+        ]
+        direction = jnp.outer(*moved).reshape(x.shape)
+        owners = [[s[:, slots] for s, slots in zip(sides, members, strict=True)] for sides in seen]
+        return directional(lambda x: to_fields(x), x, direction), owners
+
+    return jets_along
+
+
+def _take(values: Array, columns: np.ndarray) -> Array:
+    return jnp.where(columns >= 0, values[:, columns], 0)
+
+
+def _directions(case: Local | LocalPooled) -> int:
+    return case.positions.count * case.channels.count
+
+
+def _gathered(
+    f: Callable[[Array], Array], x: Array, case: Local | LocalPooled, found: list[Array]
+) -> Derivatives:
+    """Puts what was found `[directions, position slots, channel slots]` where it belongs."""
+    positions, channels = case.positions, case.channels
+    direction = positions.colour[:, None] * channels.count + channels.colour
+    unseen = (positions.colour[:, None] < 0) | (channels.colour < 0)
+    slots = positions.slot[:, None], channels.slot[None, :]
+    placed = [jnp.where(unseen, 0, d[direction, *slots]).reshape(x.shape) for d in found]
+    return Derivatives(accumulated(jax.grad(f)(x)), *placed)
+
+
+def _einsum(formula: str, values: Array, *seen: Array) -> Array:
+    """Sums what is seen, in float32 at least, at full precision on every device."""
+    values = accumulated(values)
+    masks = (s.astype(values.dtype) for s in seen)
+    return jnp.einsum(formula, values, *masks, precision="highest")

@@ -1,0 +1,152 @@
+"""What a function's program proves about its derivatives, and what they cost therefore."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike
+
+from jaxcam._src.derivatives.structure.plan import (
+    Case,
+    Dense,
+    Linear,
+    LinearFirst,
+    Local,
+    LocalPooled,
+    Plan,
+    Pooled,
+    plan,
+)
+
+__all__ = [
+    "Dense",
+    "Linear",
+    "LinearFirst",
+    "Local",
+    "LocalPooled",
+    "Plan",
+    "Pooled",
+    "Structure",
+    "check",
+    "plan",
+    "structure",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Structure:
+    """What was proved of a function. Prints in one line.
+
+    Attributes:
+      kind: "piecewise linear", "pooled first", "local", "local, then pooled",
+        "piecewise linear first" or "dense"; see `jaxcam.derivatives`.
+      size: of the point, in numbers.
+      directions: along which the derivatives are evaluated, beside one gradient.
+      position_colours: groups of positions; those of one group share a direction.
+      channel_colours: groups of channels; those of one group share a direction.
+      forward: JAX can differentiate the function in forward mode (no `custom_vjp`).
+      reverse: JAX can differentiate it in reverse mode (no `while_loop`).
+      opaque: primitives without a rule, of which the worst was assumed: why a head is dense.
+      then: for "pooled first", the structure of what follows the pool.
+    """
+
+    kind: str
+    size: int
+    directions: int
+    position_colours: int = 1
+    channel_colours: int = 1
+    forward: bool = True
+    reverse: bool = True
+    opaque: frozenset[str] = frozenset()
+    then: "Structure | None" = None
+
+    def __str__(self) -> str:
+        """One line: what was proved, and its price."""
+        price = f"{self.directions:,} direction{'s' * (self.directions != 1)}"
+        instead = f"{price} instead of {self.size:,}"
+        if self.kind == "piecewise linear":
+            return "piecewise linear: one gradient"
+        if self.then and self.then.kind != "dense":
+            return f"pooled first to {self.then.size:,} of {self.size:,} numbers; {self.then}"
+        if self.position_colours > 1 or self.kind.startswith("local"):
+            colours = (
+                "1 colour" if self.position_colours == 1 else f"{self.position_colours} colours"
+            )
+            return f"{self.kind}, {colours}: {instead}"
+        if self.kind == "dense":
+            because = f" (no rule for {', '.join(sorted(self.opaque))})" if self.opaque else ""
+            return f"dense: {price}{because}"
+        return f"{self.kind}: {instead}"
+
+
+def structure(f: Callable[[Array], Array], x: ArrayLike | jax.ShapeDtypeStruct) -> Structure:
+    """Says what the program of `f` proves about its derivatives. Traces; computes nothing.
+
+    The proof is sound: what cannot be proved is not assumed. It reads shapes and primitives, no
+    numbers, so it holds for every `x` of this shape, and works under `jit` and `vmap`.
+
+    Args:
+      f: a scalar function of `x`.
+      x: `[*positions, channels]`, an array or a `jax.ShapeDtypeStruct`.
+
+    Returns:
+      The record; `print` shows it in one line.
+
+    Raises:
+      ValueError: `x` is no floating-point array, or `f(x)` is no scalar.
+    """
+    check(f, x)
+    found = []
+
+    def look(x):
+        found.append(_describe(plan(f, x)))
+        return jnp.zeros(())
+
+    jax.eval_shape(look, x)
+    return found[0]
+
+
+def check(f: Callable[[Array], Array], x: ArrayLike | jax.ShapeDtypeStruct) -> None:
+    """Refuses what is no scalar function of floating-point numbers."""
+    dtype = jnp.result_type(x)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"derivatives at a point of dtype {dtype}; wanted floating-point numbers")
+    value = jax.eval_shape(f, x)
+    if getattr(value, "shape", None) != ():
+        raise ValueError(f"derivatives of a function that returned {value}; wanted a scalar")
+
+
+def _describe(planned: Plan) -> Structure:
+    program, case = planned.program, planned.case
+    outcome = program.outcome
+    size = program.point.aval.size
+    colours, then, directions = {}, None, planned.directions
+    if isinstance(case, Local | LocalPooled):
+        colours = {
+            "position_colours": case.positions.count,
+            "channel_colours": case.channels.count,
+        }
+    if isinstance(case, Pooled):
+        then = structure(program.after(case.waist), program.values[case.waist])
+        directions = then.directions
+    return Structure(
+        _KINDS[type(case)],
+        size,
+        directions,
+        forward=outcome.forward,
+        reverse=outcome.reverse,
+        opaque=outcome.opaque,
+        then=then,
+        **colours,
+    )
+
+
+_KINDS: dict[type[Case], str] = {
+    Linear: "piecewise linear",
+    Pooled: "pooled first",
+    Local: "local",
+    LocalPooled: "local, then pooled",
+    LinearFirst: "piecewise linear first",
+    Dense: "dense",
+}

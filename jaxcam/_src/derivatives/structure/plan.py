@@ -1,0 +1,170 @@
+"""Choosing the cheapest exact way to a function's derivatives that its program proves legal."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from jaxtyping import Array, Int
+
+from jaxcam._src.derivatives.structure import relations
+from jaxcam._src.derivatives.structure.colours import Colours, Grid, colour, distinct, grid
+from jaxcam._src.derivatives.structure.program import Program, read
+from jaxcam._src.derivatives.structure.walk import walk
+
+
+class Linear(NamedTuple):
+    """Piecewise linear: the gradient is all there is."""
+
+
+class Pooled(NamedTuple):
+    """A piecewise linear step to fewer numbers, of which each activation reaches one at most.
+
+    Attributes:
+      waist: the variable of these numbers.
+      reached: the index into them, flat, for each activation; -1 where it reaches none.
+    """
+
+    waist: Any
+    reached: Int[np.ndarray, "*shape"]
+
+
+class Local(NamedTuple):
+    """Smooth steps that see a neighbourhood only, then piecewise linear ones to the result.
+
+    Attributes:
+      fields: the variables after the last smooth step, as matrices.
+      positions: colours of the positions.
+      channels: colours of the channels.
+    """
+
+    fields: dict[Any, Grid]
+    positions: Colours
+    channels: Colours
+
+
+class LocalPooled(NamedTuple):
+    """Smooth steps that see a neighbourhood, a piecewise linear pool, then anything.
+
+    Attributes:
+      fields: all variables that enter the pool, as matrices.
+      positions: colours of the positions.
+      channels: colours of the channels.
+      waist: the variable of the pooled numbers.
+      columns: of each field, the one that each pooled number sees; -1 where it sees none.
+    """
+
+    fields: dict[Any, Grid]
+    positions: Colours
+    channels: Colours
+    waist: Any
+    columns: dict[Any, Int[np.ndarray, " pooled"]]
+
+
+class LinearFirst(NamedTuple):
+    """Piecewise linear steps to few numbers, then anything: a score after its logits."""
+
+    waist: Any
+
+
+class Dense(NamedTuple):
+    """Nothing proved: a direction for each activation."""
+
+
+Case: TypeAlias = Linear | Pooled | Local | LocalPooled | LinearFirst | Dense
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A program and the way to its derivatives."""
+
+    program: Program
+    case: Case
+    directions: int
+
+
+def plan(f: Callable[[Array], Array], x: Array) -> Plan:
+    """Reads a function's program at a point and chooses."""
+    program = read(f, x)
+    outcome = program.outcome
+    if not program.moving([program.result]) or not program.smooth:
+        return Plan(program, Linear(), 0)
+    waists = program.waists()
+    smallest = sorted(waists, key=lambda v: v.aval.size)
+    firsts = [v for v in smallest if v.aval.size < x.size and not program.is_smooth(v)]
+    if outcome.reverse:
+        for v in firsts:
+            index = _reached(program, v, x)
+            if index is not None:
+                return Plan(program, Pooled(v, index), v.aval.size)
+    plans = [Plan(program, Dense(), x.size)]
+    if outcome.reverse and outcome.forward:
+        plans += _local(program)
+        pools = [v for v in smallest if program.is_smooth(v)]
+        plans += [found for v in pools for found in _local_pooled(program, waists, v)]
+        plans += [Plan(program, LinearFirst(v), v.aval.size) for v in firsts[:1]]
+    return min(plans, key=lambda p: p.directions)
+
+
+def _reached(program: Program, waist: Any, x: Array) -> Int[np.ndarray, "*shape"] | None:
+    """Which element of the waist each activation reaches; None where one reaches several."""
+    laid = _grid(program, waist)
+    if laid is None:
+        return None
+    sides = laid.positions, laid.channels
+    if any(seen.sum(0).max() > 1 for seen in sides):
+        return None
+    row, column = (np.where(seen.any(0), seen.argmax(0), -1) for seen in sides)
+    rows, columns = (len(seen) for seen in sides)
+    elements = np.moveaxis(
+        np.arange(waist.aval.size).reshape(waist.aval.shape), laid.rows, range(len(laid.rows))
+    ).reshape(rows, columns)
+    reached = (row[:, None] >= 0) & (column[None, :] >= 0)
+    return np.where(reached, elements[row[:, None], column[None, :]], -1).reshape(x.shape)
+
+
+def _grid(program: Program, v: Any) -> Grid | None:
+    return grid(v.aval.shape, program.positions[v], program.channels[v])
+
+
+def _local(program: Program) -> list[Plan]:
+    fields = [v for v in program.frontier(program.result) if program.is_smooth(v)]
+    grids = {v: _grid(program, v) for v in fields}
+    laid = {v: g for v, g in grids.items() if g is not None}
+    if len(laid) < len(grids):
+        return []
+    positions = colour([g.positions for g in laid.values()])
+    channels = colour([g.channels for g in laid.values()])
+    directions = positions.count * channels.count
+    return [Plan(program, Local(laid, positions, channels), directions)]
+
+
+def _local_pooled(program: Program, waists: list[Any], pool: Any) -> list[Plan]:
+    """The plan over a pooled waist: its fields are its frontier, or the waist before the pool."""
+    before = [v for v in waists if program.is_linear_between(v, pool)]
+    for fields in (program.frontier(pool), *([v] for v in before)):
+        laid = {v: g for v in fields if (g := _grid(program, v)) is not None}
+        columns = {v: _column_of(program, v, g, pool) for v, g in laid.items()}
+        paired = {v: column for v, column in columns.items() if column is not None}
+        if len(paired) == len(fields):
+            positions = colour([g.positions for g in laid.values()])
+            # One channel a direction: each then has one curve through the pool for a position.
+            channels = distinct(program.channels[program.point].shape[-1])
+            case = LocalPooled(laid, positions, channels, pool, paired)
+            return [Plan(program, case, positions.count * channels.count)]
+    return []
+
+
+def _column_of(
+    program: Program, field: Any, laid: Grid, waist: Any
+) -> Int[np.ndarray, " pooled"] | None:
+    """Which column of a field each element of the waist sees; None where the two are not paired."""
+    columns = [a for a in range(len(field.aval.shape)) if a not in laid.rows]
+    start = relations.identity(field.aval.shape, columns)
+    pool, others = program.part([field], [waist])
+    (seen,) = walk(pool, [start, *(None for _ in others)]).relations
+    if seen is None or waist.aval.size * seen.shape[-1] > relations.LARGEST:
+        return None
+    seen = np.broadcast_to(seen, (*waist.aval.shape, seen.shape[-1])).reshape(waist.aval.size, -1)
+    paired = seen.sum(0).max() <= 1 and seen.sum(1).max() <= 1
+    return np.where(seen.any(1), seen.argmax(1), -1) if paired else None

@@ -1,0 +1,152 @@
+"""A scalar function as a list of equations at a point, and the parts that it falls into."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.core
+from jax.extend import core as jex
+from jaxtyping import Array
+
+from jaxcam._src.cut.find import CALLS, is_variable
+from jaxcam._src.cut.partition import live
+from jaxcam._src.cut.replay import replay
+from jaxcam._src.derivatives.structure import relations
+from jaxcam._src.derivatives.structure.relations import Relation
+from jaxcam._src.derivatives.structure.rules import Outcome
+from jaxcam._src.derivatives.structure.walk import trace
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """The equations that lead from a point to a scalar, and what they see of it.
+
+    Attributes:
+      jaxpr: calls opened, dead code removed.
+      values: of every variable, at the point.
+      positions: of every variable that carries a derivative, which positions it sees; positions
+        are all axes of the point but the last, taken together.
+      channels: the same for the last axis. An element depends on an activation only if it sees
+        its position and its channel.
+      smooth: indices of the equations that are not piecewise linear.
+      outcome: of the whole.
+    """
+
+    jaxpr: Any
+    values: dict[Any, Any]
+    positions: dict[Any, Relation]
+    channels: dict[Any, Relation]
+    smooth: frozenset[int]
+    outcome: Outcome
+
+    @property
+    def point(self) -> Any:
+        """The variable of the point."""
+        return self.jaxpr.invars[0]
+
+    @property
+    def result(self) -> Any:
+        """The variable of the scalar; a literal where it does not depend on the point."""
+        return self.jaxpr.outvars[0]
+
+    def moving(self, variables: Sequence[Any]) -> list[Any]:
+        """Those of the variables that carry a derivative."""
+        return [v for v in variables if is_variable(v) and v in self.positions]
+
+    def between(self, sources: Sequence[Any], sinks: Sequence[Any]) -> Callable[..., list]:
+        """The part from some variables to others as a function; all else stays as at the point.
+
+        It has the derivatives of the whole: what the sources reach without a derivative, such as
+        the outcome of a comparison, is constant.
+        """
+        part, others = self.part(sources, sinks)
+        constants = [self.values[v] for v in others]
+        return lambda *values: jax.core.eval_jaxpr(part, (), *values, *constants)
+
+    def after(self, waist: Any) -> Callable[[Array], Array]:
+        """The result as a function of a waist."""
+        tail = self.between([waist], [self.result])
+        return lambda value: tail(value)[0]
+
+    def part(self, sources: Sequence[Any], sinks: Sequence[Any]) -> tuple[Any, list[Any]]:
+        """The same as a program, and the other variables that it takes after the sources."""
+        reached, eqns = {*sources}, []
+        for eqn in self.jaxpr.eqns:
+            makes_source = any(v in sources for v in eqn.outvars)
+            if reached.intersection(self.moving(eqn.invars)) and not makes_source:
+                eqns.append(eqn)
+                reached.update(self.moving(eqn.outvars))
+        kept, needed = live(eqns, sinks)
+        others = [v for v in needed if v not in sources]
+        inputs = [*sources, *others]
+        return self.jaxpr.replace(constvars=[], invars=inputs, outvars=[*sinks], eqns=kept), others
+
+    def upstream(self, sink: Any) -> list[int]:
+        """Indices of the equations that lead from the point to a variable."""
+        wanted, found = {sink}, []
+        for i, eqn in reversed([*enumerate(self.jaxpr.eqns)]):
+            if wanted.intersection(self.moving(eqn.outvars)):
+                wanted.update(self.moving(eqn.invars))
+                found.append(i)
+        return found[::-1]
+
+    def is_smooth(self, sink: Any) -> bool:
+        """Whether a variable may have second derivatives."""
+        return not self.smooth.isdisjoint(self.upstream(sink))
+
+    def is_linear_between(self, source: Any, sink: Any) -> bool:
+        """Whether one waist lies before another, and only piecewise linear steps between them."""
+        before, after = self.upstream(source), self.upstream(sink)
+        return set(before) < set(after) and self.smooth.isdisjoint(set(after) - set(before))
+
+    def waists(self) -> list[Any]:
+        """The variables between point and result that every path passes, in order."""
+        eqns = [eqn for eqn in self.jaxpr.eqns if self.moving(eqn.outvars)]
+        last_use = {v: i for i, eqn in enumerate(eqns) for v in self.moving(eqn.invars)}
+        ahead, found = {self.point}, []
+        for i, eqn in enumerate(eqns):
+            ahead = {v for v in (*ahead, *eqn.outvars) if last_use.get(v, -1) > i}
+            found += [v for v in ahead if len(ahead) == 1 and v not in (self.point, *found)]
+        return found
+
+    def frontier(self, sink: Any) -> list[Any]:
+        """The earliest variables from which all that leads to `sink` is piecewise linear."""
+        used, made, blocked = {sink}, set(), set()
+        for i in reversed(self.upstream(sink)):
+            eqn = self.jaxpr.eqns[i]
+            if i in self.smooth or blocked.intersection(eqn.outvars):
+                blocked.update(self.moving(eqn.invars))
+            else:
+                used.update(self.moving(eqn.invars))
+                made.update(eqn.outvars)
+        order = {v: i for i, v in enumerate(self.positions)}
+        return sorted(used - made, key=order.__getitem__)
+
+
+def read(f: Callable[[Array], Array], x: Array) -> Program:
+    """Traces a function, and finds what every variable of it sees of its argument."""
+    traced = jax.make_jaxpr(f)(x)
+    closed = jax.make_jaxpr(functools.partial(replay, traced, None, inlined=CALLS))([x])
+    jaxpr = closed.jaxpr.replace(eqns=live(closed.jaxpr.eqns, closed.jaxpr.outvars)[0])
+    position_axes, channel_axes = range(x.ndim - 1), range(max(x.ndim - 1, 0), x.ndim)
+    positions, by_position = trace(jaxpr, [relations.identity(x.shape, position_axes)])
+    channels, by_channel = trace(jaxpr, [relations.identity(x.shape, channel_axes)])
+    steps = zip(by_position, by_channel, strict=True)
+    return Program(
+        jaxpr,
+        _evaluate(jaxpr, closed.consts, x),
+        positions,
+        channels,
+        frozenset(i for i, step in enumerate(steps) if all(s.smooth for s in step)),
+        Outcome([]).after(*by_position),
+    )
+
+
+def _evaluate(jaxpr: Any, consts: Sequence[Any], x: Array) -> dict[Any, Any]:
+    made = [v for eqn in jaxpr.eqns for v in eqn.outvars if type(v) is not jex.DropVar]
+    everything = jaxpr.replace(outvars=made)
+    values = jax.core.eval_jaxpr(everything, consts, x)
+    known = zip((*jaxpr.constvars, jaxpr.invars[0], *made), (*consts, x, *values), strict=True)
+    return dict(known)
