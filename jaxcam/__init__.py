@@ -3,6 +3,13 @@
 # The model
 from jaxcam._src.adapters.linen import from_linen
 from jaxcam._src.adapters.nnx import from_nnx
+
+# The audit of the closed form
+from jaxcam._src.audit import Audit, audit
+from jaxcam._src.audit.attack import shift_logits
+from jaxcam._src.audit.verdict import verdict
+
+# Records
 from jaxcam._src.base import Derivatives, Explanation, Layer, Model, Tap
 from jaxcam._src.cut import layers, split, tag
 
@@ -38,6 +45,7 @@ from jaxcam._src.weights.perturbation import score_cam
 
 __all__ = [
     "Alpha",
+    "Audit",
     "Derivatives",
     "Explanation",
     "Layer",
@@ -45,6 +53,7 @@ __all__ = [
     "Structure",
     "Tap",
     "alpha",
+    "audit",
     "cam",
     "closed_form",
     "combine",
@@ -70,10 +79,12 @@ __all__ = [
     "overlay",
     "probability",
     "score_cam",
+    "shift_logits",
     "split",
     "structure",
     "tag",
     "tap",
     "unit_range",
     "upsample",
+    "verdict",
 ]

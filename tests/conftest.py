@@ -7,6 +7,7 @@ from jaxtyping import install_import_hook
 # All but `base`: its records are pytrees, whose leaves a transformation may replace by anything.
 CHECKED = [
     "adapters",
+    "audit",
     "cli",
     "cut",
     "demo",

@@ -172,6 +172,13 @@ def test_explain_writes_overlay_map_and_numbers(capsys, tmp_path, target):
         (["explain", CANVAS, "--layer", "stem", "--model", "test_cli:gaudy_model"], "[3, 4]"),
         (["explain", CANVAS, "--layer", "twice", "--model", "test_cli:twice_model"], "2 times"),
         (["explain", CANVAS, "--layer", "stage3", "--out", "FILE"], "choose another --out"),
+        (["audit", CANVAS, "--layer", "stage4"], "no layer 'stage4'. Did you mean 'stage"),
+        (["audit", CANVAS, "no.png", "--layer", "stage3"], "there is no image no.png"),
+        (["audit", "EMPTY", "--layer", "stage3"], "there is no image in the folder"),
+        (["audit", CANVAS, "--layer", "stage3", "--target", "ten"], "no class 'ten'."),
+        (["audit", CANVAS, "--layer", "stage3", "--model", "test_cli:blind_model"], "not finite"),
+        (["audit", CANVAS, "--layer", "stem", "--model", "test_cli:gaudy_model"], "[3, 4]"),
+        (["audit", CANVAS, "--layer", "stage3", "--out", "FILE"], "choose another --out"),
         (["demo", "--out", "FILE/deeper"], "choose another --out"),
         (["explain", CANVAS], "--layer"),
         (["paint"], "invalid choice: 'paint'"),
@@ -182,16 +189,49 @@ def test_bad_input_is_one_line_exit_code_2_and_no_file(capsys, tmp_path, argumen
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "cut.png").write_bytes((FOLDER / "canvas0.png").read_bytes()[:400])
     (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
     before = sorted(tmp_path.rglob("*"))
-    for word, name in {"TEXT": "text.png", "CUT": "cut.png", "FILE": "file"}.items():
+    for word, name in {
+        "TEXT": "text.png",
+        "CUT": "cut.png",
+        "FILE": "file",
+        "EMPTY": "empty",
+    }.items():
         arguments = [argument.replace(word, str(tmp_path / name)) for argument in arguments]
-    if arguments[:1] == ["explain"] and "--out" not in arguments:
+    if arguments[:1] in (["explain"], ["audit"]) and "--out" not in arguments:
         arguments = [*arguments, "--out", str(tmp_path)]
     code, out, err = _run(capsys, *arguments)
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_audit_of_a_folder_and_several_layers(capsys, tmp_path):
+    """The closed form is exact on the ReLU network, and far from it inside the SiLU network."""
+    folder = tmp_path / "canvases"
+    folder.mkdir()
+    for name in ("canvas0.png", "canvas1.png"):
+        (folder / name).write_bytes((FOLDER / name).read_bytes())
+    (folder / "notes.txt").write_text("no picture")
+    errors = {}
+    for model in ("digits_relu", "digits_silu"):
+        out = tmp_path / model
+        layers = ["--layer", "stage3", "--layer", "stage3/conv2"]
+        code, said, _ = _run(
+            capsys, "audit", folder, *layers, "--model", f"jaxcam:{model}", "--out", out
+        )
+        assert code == 0
+        assert said.count("The closed form is") == 2
+        assert {path.name for path in out.iterdir()} == {"audit.json", "audit.png"}
+        numbers = json.loads((out / "audit.json").read_text())["layers"]
+        errors |= {(model, layer): each["mean"]["alpha_error"] for layer, each in numbers.items()}
+        assert all(len(each["images"]) == 2 for each in numbers.values())
+        with Image.open(out / "audit.png") as figure:
+            assert figure.size[0] > 1000
+    smooth = errors.pop(("digits_silu", "stage3/conv2"))
+    assert smooth > 0.1
+    assert max(errors.values()) <= 1e-6
 
 
 def test_a_run_of_a_layer_and_a_class_name_before_an_index(capsys, tmp_path):

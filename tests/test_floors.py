@@ -12,10 +12,11 @@ FLOORS = [
     {"derivatives"},
     {"weights", "adapters", "metrics"},
     {"explain", "files"},
+    {"audit"},
     {"demo"},
     {"cli"},
 ]
-PACKAGES = {"cut", "derivatives", "weights", "adapters", "metrics", "demo"}
+PACKAGES = {"cut", "derivatives", "weights", "adapters", "metrics", "audit", "demo"}
 READERS_OF_JAXPRS = {"cut", "derivatives/structure"}
 
 

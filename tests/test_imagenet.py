@@ -141,3 +141,18 @@ def test_the_command_line_explains_a_photograph(folder, tmp_path, capsys, monkey
     assert np.load(tmp_path / entry["cam"]).shape == (7, 7)
     with Image.open(tmp_path / entry["overlay"]) as overlay:
         assert overlay.size == (224, 224)
+
+
+def test_the_audit_of_photographs(folder, tmp_path, capsys, monkeypatch):
+    """A network of ReLU6: at any layer its logits are piecewise linear, its probabilities not."""
+    monkeypatch.chdir(Path(__file__).parent)
+    photographs = sorted((folder / "images").iterdir())[:3]
+    layers = ["--layer", mobilenet.LAYER, "--layer", "conv_pw_12"]
+    command = ["audit", *map(str, photographs), *layers, "--model", "mobilenet:model"]
+    assert cli.main([*command, "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("The closed form is exact here, since") == 2
+    for found in json.loads((tmp_path / "audit.json").read_text())["layers"].values():
+        assert found["mean"]["alpha_error"] <= 1e-6
+        agreement = found["mean"]["agreement"]["pearson"]["exact exp"]
+        assert agreement["closed form"] > 1 - 1e-6
+        assert agreement["exact probability"] < 0.999

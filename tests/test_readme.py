@@ -14,6 +14,7 @@ from jaxcam._src.demo.bundle import FOLDER
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
 MODULE = "# my_network.py\n"
+AUDIT = {"audit.json", "audit.png"}
 
 
 def _blocks(language: str) -> list[str]:
@@ -56,10 +57,11 @@ def folder_of_a_user(tmp_path, monkeypatch):
 
 def test_commands_run(folder_of_a_user, capsys):
     lines = [line for block in _blocks("bash") for line in block.splitlines() if "pip" not in line]
-    assert len(lines) == 4
+    assert len(lines) == 5
     for line in lines:
         program, *arguments = shlex.split(line)
         assert program == "jaxcam"
         assert cli.main(arguments) == 0
     written = {path.name for path in (folder_of_a_user / "maps").iterdir()}
     assert {"digit_overlay.png", "digit_cam.npy", "other_cam.npy", "explanations.json"} <= written
+    assert {path.name for path in (folder_of_a_user / "audit").iterdir()} == AUDIT

@@ -17,6 +17,8 @@ from rich.progress import track
 from rich.table import Table
 
 from jaxcam._src import files
+from jaxcam._src.audit import report as audit_report
+from jaxcam._src.audit.verdict import verdict
 from jaxcam._src.base import Explanation, Model, WeightsFn
 from jaxcam._src.cut import layers, split
 from jaxcam._src.demo import report
@@ -25,7 +27,7 @@ from jaxcam._src.explain import explainer
 from jaxcam._src.files import UsageError
 from jaxcam._src.maps import unit_range
 from jaxcam._src.names import no_such
-from jaxcam._src.render import overlay
+from jaxcam._src.render import overlay, rgb
 from jaxcam._src.weights.curvature import grad_cam_plus_plus
 from jaxcam._src.weights.gradient import cam, grad_cam, layer_cam
 from jaxcam._src.weights.perturbation import score_cam
@@ -83,8 +85,15 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--out", type=Path, default=Path("jaxcam-out"), help="folder to write to")
     explain.set_defaults(command=_explain)
 
+    checking = commands.add_parser("audit", help="does the closed form of Grad-CAM++ hold here?")
+    checking.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="file or folder")
+    checking.add_argument("--layer", required=True, action="append", help="once for each layer")
+    checking.add_argument("--target", help="class name or index (default: the top class)")
+    checking.add_argument("--out", type=Path, default=Path("jaxcam-audit"), help="folder for files")
+    checking.set_defaults(command=_audit)
+
     factory = "a function without arguments that returns a jaxcam.Model (default: %(default)s)"
-    for command in (listing, explain):
+    for command in (listing, explain, checking):
         command.add_argument("--model", default="jaxcam:digits_relu", help=factory)
     return parser
 
@@ -131,9 +140,7 @@ def _explain(options: argparse.Namespace) -> None:
     records = []
     bar = track(options.images, "explaining", console=_console)
     for path in bar if _console.is_terminal else options.images:
-        picture = files.open_image(path)
-        with files.one_line(f"preprocess of {path}"):
-            image = np.asarray(model.preprocess(picture))
+        image = _preprocessed(model, path)
         explanation = jax.device_get(explain(model.variables, image, target))
         records.append(_write(folder, path, image, explanation, model))
     settings = {name: getattr(options, name) for name in ("model", "layer", "occurrence", "method")}
@@ -142,19 +149,64 @@ def _explain(options: argparse.Namespace) -> None:
     print(f"numbers: {folder / 'explanations.json'}")
 
 
+def _audit(options: argparse.Namespace) -> None:
+    model = files.load_model(options.model)
+    names = model.class_names
+    target = None if options.target is None else files.find_class(options.target, names)
+    auditors = audit_report.auditors(model, options.layer)
+    proved = {layer: _try_shapes(run, model).structure for layer, run in auditors.items()}
+    paths = files.find_images(options.images)
+    images = [_preprocessed(model, path) for path in paths]
+    pictures = [_displayed(model, path, i) for path, i in zip(paths, images, strict=True)]
+    folder = files.writable_folder(options.out)
+    found = {}
+    for layer, run in auditors.items():
+        bar = track(images, f"auditing {layer} ({proved[layer]})", console=_console)
+        found[layer] = [
+            jax.device_get(run(model.variables, image, target))
+            for image in (bar if _console.is_terminal else images)
+        ]
+        for path, each in zip(paths, found[layer], strict=True):
+            if not all(np.isfinite(x).all() for x in jax.tree.leaves(each)):
+                raise UsageError(
+                    f"the audit of {path} is not finite; look at what the model makes of it"
+                )
+        print(f"{layer}: {proved[layer]}")
+        for table in audit_report.tables(layer, found[layer]):
+            Console().print(table)
+        print(verdict(audit_report.stacked(found[layer])), flush=True)
+    settings = {"model": options.model, "target": options.target}
+    audit_report.write(found, [str(path) for path in paths], pictures, settings, folder)
+    print(f"figure: {folder / 'audit.png'}\nnumbers: {folder / 'audit.json'}")
+
+
+def _preprocessed(model: Model, path: Path) -> np.ndarray:
+    picture = files.open_image(path)
+    with files.one_line(f"preprocess of {path}"):
+        return np.asarray(model.preprocess(picture))
+
+
+def _displayed(model: Model, path: Path, image: np.ndarray) -> np.ndarray:
+    with files.one_line(f"display of {path}"):
+        return rgb(np.asarray((model.display or unit_range)(image)))
+
+
 def _blank(model: Model) -> jax.ShapeDtypeStruct:
     image = np.asarray(model.preprocess(Image.new("RGB", (256, 256))))
     return jax.ShapeDtypeStruct(image.shape, image.dtype)
 
 
-def _try_shapes(explain: Callable[..., Explanation], model: Model) -> None:
+def _try_shapes(explain: Callable[..., Any], model: Model) -> Any:
+    """What `explain` returns, without its numbers."""
     with files.one_line("cannot explain"):
-        logits = jax.eval_shape(explain, model.variables, _blank(model)).logits
+        shapes = jax.eval_shape(explain, model.variables, _blank(model))
+    logits = shapes.logits
     if logits.shape != (len(model.class_names),):
         raise UsageError(
             f"the model returns logits {list(logits.shape)} and has {len(model.class_names)} "
             "class names; give one name per logit"
         )
+    return shapes
 
 
 def _write(
@@ -163,8 +215,9 @@ def _write(
     """Writes the overlay and the raw map of one image, and returns what there is to say of it."""
     if not np.isfinite(explanation.heatmap).all():
         raise UsageError(f"the map of {path} is not finite; look at what the model makes of it")
+    shown = _displayed(model, path, image)
     with files.one_line(f"display of {path}"):
-        picture = overlay(np.asarray((model.display or unit_range)(image)), explanation.heatmap)
+        picture = overlay(shown, explanation.heatmap)
     overlay_path, cam_path = folder / f"{path.stem}_overlay.png", folder / f"{path.stem}_cam.npy"
     with files.whole_file(overlay_path) as file:
         Image.fromarray(picture).save(file, "PNG")

@@ -92,6 +92,26 @@ def check_images(paths: Sequence[Path]) -> None:
         open_image(path)
 
 
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """The images at these paths, and in those of them that are folders, in order of name.
+
+    Raises:
+      UsageError: a folder holds no image.
+    """
+    from PIL import Image
+
+    suffixes = Image.registered_extensions()
+    found = []
+    for path in paths:
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes)
+        if not inside:
+            raise UsageError(f"there is no image in the folder {path}")
+        found += inside
+    return found
+
+
 def open_image(path: Path) -> Any:
     """Decodes an image as RGB, upright, a `PIL.Image.Image`."""
     from PIL import Image, ImageOps

@@ -1,6 +1,6 @@
 """Pictures: a heatmap over its image, and panels of several. NumPy in, NumPy or a file out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO
 
 import numpy as np
@@ -28,7 +28,7 @@ def overlay(
     """
     from matplotlib import colormaps
 
-    picture, values = _rgb(np.asarray(image)), np.asarray(heatmap, np.float32)
+    picture, values = rgb(np.asarray(image)), np.asarray(heatmap, np.float32)
     if values.shape != picture.shape[:2]:
         raise ValueError(
             f"heatmap {list(values.shape)} does not fit image {list(picture.shape)}; wanted "
@@ -78,7 +78,48 @@ def save_panels(
     figure.savefig(file, format="png")
 
 
-def _rgb(image: np.ndarray) -> np.ndarray:
+def save_audit(
+    rows: Sequence[tuple[str, np.ndarray, Mapping[str, ArrayLike]]],
+    alphas: Sequence[tuple[ArrayLike, ArrayLike]],
+    file: IO[bytes],
+) -> None:
+    """Writes a figure with one row per audit: the image, every map, and a histogram of alpha.
+
+    Args:
+      rows: `(label, picture [H, W, 3] or [H, W, 1], maps [h, w] in [0, 1] by name)`.
+      alphas: `(closed form, exact)` for each row, arrays of any one shape.
+      file: to write the figure to, as PNG.
+    """
+    from matplotlib.figure import Figure
+
+    names = [*rows[0][2]]
+    size = (_PANEL_INCHES * (len(names) + 3), (_PANEL_INCHES + 0.25) * len(rows))
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
+    widths = [1] * (len(names) + 1) + [2]
+    axes = figure.subplots(len(rows), len(names) + 2, squeeze=False, width_ratios=widths)
+    for axis, title in zip(axes[0], ["image", *names, "alpha"], strict=True):
+        axis.set_title(title, fontsize=8)
+    for row, (label, picture, maps), (closed, exact) in zip(axes, rows, alphas, strict=True):
+        row[0].imshow(rgb(picture))
+        row[0].set_xlabel(label, fontsize=7)
+        for axis, name in zip(row[1:-1], names, strict=True):
+            axis.imshow(np.asarray(maps[name]), cmap=COLORMAP, vmin=0, vmax=1)
+        for axis in row[:-1]:
+            axis.set_xticks([])
+            axis.set_yticks([])
+        # Poles would stretch the axis until nothing is seen of the rest.
+        bins = np.linspace(-0.5, 1.5, 81)
+        for values, name in ((closed, "closed form"), (exact, "exact")):
+            clipped = np.clip(np.ravel(np.asarray(values)), bins[0], bins[-1])
+            row[-1].hist(clipped, bins, histtype="step", label=name)
+        row[-1].set_yscale("log")
+        row[-1].tick_params(which="both", labelsize=6)
+    axes[0, -1].legend(fontsize=6)
+    figure.savefig(file, format="png")
+
+
+def rgb(image: np.ndarray) -> np.ndarray:
+    """A picture as `[H, W, 3]` in [0, 1]; shapes and errors as for `overlay`."""
     picture = image / 255 if image.dtype == np.uint8 else image.astype(np.float32)
     _check_range("image", picture)
     picture = picture if picture.ndim == 3 else picture[..., None]

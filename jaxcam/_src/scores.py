@@ -24,12 +24,21 @@ def logit(logits: Float[Array, "*classes"], target: ArrayLike) -> Float[Array, "
 
 def probability(logits: Float[Array, "*classes"], target: ArrayLike) -> Float[Array, ""]:
     """The softmax probability of the target class, in [0, 1]. Arguments as for `logit`."""
-    return _pick(jax.nn.softmax(logits), target)
+    return jnp.exp(log_probability(logits, target))
 
 
 def log_probability(logits: Float[Array, "*classes"], target: ArrayLike) -> Float[Array, ""]:
-    """The logarithm of the softmax probability, at most 0. Arguments as for `logit`."""
-    return _pick(jax.nn.log_softmax(logits), target)
+    """The logarithm of the softmax probability, at most 0. Arguments as for `logit`.
+
+    It is computed from the differences to the target's logit, so that its derivatives keep their
+    precision where the probability is close to 1: those of `jax.nn.log_softmax` are then small
+    differences of large numbers, and in float32 noise.
+    """
+    others = logits - _pick(logits, target)  # 0 for the target itself
+    lead = jax.lax.stop_gradient(jnp.maximum(others.max(), 0))
+    is_target = jnp.arange(len(logits)) == target
+    odds = jnp.where(is_target, 0, jnp.exp(others - lead)).sum()
+    return -(lead + jnp.log1p(odds + jnp.expm1(-lead)))
 
 
 def margin(logits: Float[Array, "*classes"], target: ArrayLike) -> Float[Array, ""]:

@@ -26,16 +26,18 @@ def directional(f: Callable[[Array], Any], x: Array, direction: Array) -> Deriva
 def along_curve(
     f: Callable[[Array], Array], x: Array, first: Array, second: Array, third: Array
 ) -> Derivatives:
-    """The derivatives of `t -> f(c(t))` at 0, for a curve `c` from `x` with these derivatives."""
+    """The derivatives of `t -> f(c(t))` at 0, for a curve `c` from `x` with these derivatives.
 
-    def d1(x, first):
-        return jax.jvp(f, (x,), (first,))[1]
-
-    def d2(x, first, second):
-        return jax.jvp(d1, (x, first), (first, second))
-
-    (y1, y2), (_, y3) = jax.jvp(d2, (x, first, second), (first, second, third))
-    return Derivatives(y1, y2, y3)
+    The chain rule needs the derivatives along `first` and one product with the Hessian `H`: with
+    the gradient `g`, they are `D1`, `D2 + g c2` and `D3 + 3 (H c1) c2 + g c3`.
+    """
+    gradient, product = jax.jvp(jax.grad(f), (x,), (first,))
+    d1, d2, d3 = directional(f, x, first)
+    return Derivatives(
+        d1,
+        d2 + jnp.vdot(gradient, second),
+        d3 + 3 * jnp.vdot(product, second) + jnp.vdot(gradient, third),
+    )
 
 
 def basis(index: Array, like: Array) -> Array:

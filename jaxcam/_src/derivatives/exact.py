@@ -93,6 +93,5 @@ def _linear_first(program: Program, case: LinearFirst, x: Array, chunk_size: int
     def along(column):
         return directional(after, waist, column.reshape(waist.shape).astype(waist.dtype))
 
-    at_once = chunk_size * max(1, x.size // waist.size)
-    found = jax.lax.map(along, rows.T, batch_size=at_once)
+    found = jax.lax.map(along, rows.T, batch_size=chunk_size)
     return Derivatives(*(accumulated(values).reshape(x.shape) for values in found))

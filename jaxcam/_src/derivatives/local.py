@@ -32,7 +32,7 @@ def local(
             for jet in jets[1:]
         ]
 
-    found = jax.lax.map(along, jnp.arange(_directions(case)), batch_size=chunk_size)
+    found = _mapped(along, program, case, chunk_size)
     return _gathered(f, x, case, found)
 
 
@@ -59,9 +59,7 @@ def local_pooled(
         _, second, third = jax.vmap(lambda *curve: along_curve(after, waist, *curve))(*curves)
         return [second[:, None], third[:, None]]
 
-    slots = case.positions.members.shape[1]
-    at_once = max(1, chunk_size // slots)
-    found = jax.lax.map(along, jnp.arange(_directions(case)), batch_size=at_once)
+    found = _mapped(along, program, case, chunk_size)
     return _gathered(f, x, case, found)
 
 
@@ -102,11 +100,22 @@ def _jets(program: Program, case: Local | LocalPooled, x: Array) -> Callable[[Ar
 
 
 def _take(values: Array, columns: np.ndarray) -> Array:
+    if np.array_equal(columns, np.arange(values.shape[1])):
+        return values  # the common case, and a gather is slow
     return jnp.where(columns >= 0, values[:, columns], 0)
 
 
-def _directions(case: Local | LocalPooled) -> int:
-    return case.positions.count * case.channels.count
+def _mapped(
+    along: Callable[[Array], list],
+    program: Program,
+    case: Local | LocalPooled,
+    chunk_size: int,
+) -> list[Array]:
+    """Goes along every direction, so many at once as hold `chunk_size` times the activations."""
+    held = 3 * sum(v.aval.size for v in case.fields)  # by one direction: the fields' derivatives
+    at_once = max(1, chunk_size * program.point.aval.size // held)
+    directions = jnp.arange(case.positions.count * case.channels.count)
+    return jax.lax.map(along, directions, batch_size=min(at_once, len(directions)))
 
 
 def _gathered(

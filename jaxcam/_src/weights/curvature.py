@@ -76,10 +76,37 @@ def alpha(
     tap: Tap, *, form_fn: FormFn = exponential, derivatives_fn: DerivativesFn = derivatives
 ) -> Alpha:
     """The coefficients of Grad-CAM++; arguments and errors as for `grad_cam_plus_plus`."""
-    _refuse_flat(tap, form_fn, derivatives_fn)
-    found = derivatives_fn(tap.score_activations, tap.activations)
     total = accumulated(tap.activations).sum(axis=tap.spatial_axes, keepdims=True)
-    return alpha_from(found, total, form_fn)
+    if derivatives_fn is closed_form or _is_proved_linear(tap, derivatives_fn):
+        gradient = accumulated(jax.grad(tap.score_activations)(tap.activations))
+        return alpha_of_line(gradient, total, form_fn)
+    return alpha_from(derivatives_fn(tap.score_activations, tap.activations), total, form_fn)
+
+
+def alpha_of_line(
+    gradient: Float[Array, "*spatial K"],
+    total: Float[Array, "*ones K"],
+    form_fn: FormFn = exponential,
+) -> Alpha:
+    """Alpha where the score has no curvature: for `Y = exp(S)`, `1 / (2 + Sigma g)`, or 0 for 0/0.
+
+    `Y''` is then a multiple of `g^2`, and `Y'''` one of `g^3`, so that `g^2` cancels.
+    """
+    with jax.ensure_compile_time_eval():
+        one, none = jnp.ones((), gradient.dtype), jnp.zeros((), gradient.dtype)
+        first, second, third = form_fn(Derivatives(one, none, none))
+        flat = bool(second == 0)
+    if flat:
+        raise ValueError(
+            "Grad-CAM++ of this score is 0/0 everywhere: the score is piecewise linear in the "
+            "activations, so that its second and third derivatives are zero. Choose another form: "
+            "form_fn=jaxcam.exponential, with score_fn=jaxcam.logit for the paper's exp(logit) or "
+            "jaxcam.log_probability for the probability"
+        )
+    slope = third * total * gradient
+    denominator = jnp.where(gradient == 0, 0, 2 * second + slope)
+    size = abs(2 * second) + abs(slope)
+    return Alpha(_divide(second, denominator), denominator / size, first * gradient)
 
 
 def alpha_from(
@@ -96,22 +123,9 @@ def alpha_from(
     return Alpha(values, _divide(denominator, abs(curvature) + abs(slope)), unit * first)
 
 
-def _refuse_flat(tap: Tap, form_fn: FormFn, derivatives_fn: DerivativesFn) -> None:
-    with jax.ensure_compile_time_eval():
-        line = Derivatives(jnp.ones(()), jnp.zeros(()), jnp.zeros(()))
-        curved = bool(form_fn(line).second != 0)
-    if curved:
-        return
-    if (
-        derivatives_fn is closed_form
-        or structure(tap.score_activations, tap.activations).kind == "piecewise linear"
-    ):
-        raise ValueError(
-            "Grad-CAM++ of this score is 0/0 everywhere: the score is piecewise linear in the "
-            "activations, so that its second and third derivatives are zero. Choose another form: "
-            "form_fn=jaxcam.exponential, with score_fn=jaxcam.logit for the paper's exp(logit) or "
-            "jaxcam.log_probability for the probability"
-        )
+def _is_proved_linear(tap: Tap, derivatives_fn: DerivativesFn) -> bool:
+    exact = getattr(derivatives_fn, "func", derivatives_fn) is derivatives  # or a partial of it
+    return exact and structure(tap.score_activations, tap.activations).kind == "piecewise linear"
 
 
 def _unit(derivatives: Derivatives) -> Float[Array, "*spatial K"]:
