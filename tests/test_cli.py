@@ -176,7 +176,7 @@ def test_explain_writes_overlay_map_and_numbers(capsys, tmp_path, target):
         (["audit", CANVAS, "no.png", "--layer", "stage3"], "there is no image no.png"),
         (["audit", "EMPTY", "--layer", "stage3"], "there is no image in the folder"),
         (["audit", CANVAS, "--layer", "stage3", "--target", "ten"], "no class 'ten'."),
-        (["audit", CANVAS, "--layer", "stage3", "--model", "test_cli:blind_model"], "not finite"),
+        (["audit", CANVAS, "--layer", "stage3", "--model", "test_cli:blind_model"], "holds NaN"),
         (["audit", CANVAS, "--layer", "stem", "--model", "test_cli:gaudy_model"], "[3, 4]"),
         (["audit", CANVAS, "--layer", "stage3", "--out", "FILE"], "choose another --out"),
         (["demo", "--out", "FILE/deeper"], "choose another --out"),

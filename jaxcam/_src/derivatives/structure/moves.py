@@ -73,7 +73,7 @@ def _pad(eqn: Any, r: Relation) -> Relation:
         if r.shape[axis] == 1:
             continue
         before, after = (v.aval.shape[axis] for v in (eqn.invars[0], eqn.outvars[0]))
-        taken = relations.window(before, after, size=1, low=low, dilation_in=inner + 1)
+        taken = relations.window(before, after, size=1, low=int(low), dilation_in=int(inner) + 1)
         r = relations.map_axis(r, axis, taken)
     return r
 
