@@ -63,3 +63,16 @@ def test_margin_does_not_hide_a_nan():
 def test_a_target_that_is_no_index_is_refused(target):
     with pytest.raises(ValueError, match=rf"target is {target}; wanted the index of a class"):
         jaxcam.logit(jnp.ones(4), target)
+
+
+def test_derivatives_of_a_confident_log_probability_keep_their_digits(x64):
+    """At a probability of 1 - 1e-5 a float32 `log_softmax` keeps three digits."""
+    logits, direction = jnp.array([12.0, 0.1, -0.3]), jnp.array([1.0, -2.0, 0.5])
+
+    def slope(dtype):
+        def along(t):
+            return jaxcam.log_probability((logits + t * direction).astype(dtype), 0)
+
+        return jax.jvp(along, (0.0,), (1.0,))[1]
+
+    np.testing.assert_allclose(slope(jnp.float32), slope(jnp.float64), rtol=2e-6)
