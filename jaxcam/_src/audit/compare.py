@@ -68,14 +68,7 @@ def audit(
     true = derivatives(at.score_activations, at.activations)
     closed = alpha_of_line(assumed.first, total)
     exact = closed if proved.kind == "piecewise linear" else alpha_from(true, total)
-    of_log_probability = derivatives(likely.score_activations, likely.activations)
-    alphas = {
-        CLOSED: closed,
-        EXACT: exact,
-        PROBABILITY: alpha_from(of_log_probability, total),
-        LOG_PROBABILITY: alpha_from(of_log_probability, total, identity),
-    }
-    maps = _maps(at, assumed.first, alphas)
+    maps = _maps(at, assumed.first, {CLOSED: closed, EXACT: exact, **_likely(at, likely, total)})
     return Audit(
         structure=proved,
         second_error=_form_error(assumed, true, 1),
@@ -91,6 +84,15 @@ def audit(
         logits=at.logits,
         target=at.target,
     )
+
+
+def _likely(at: Tap, likely: Tap, total: Array) -> dict[str, Alpha]:
+    """The exact alphas of the probability and of its logarithm, from derivatives of the latter."""
+    found = derivatives(likely.score_activations, at.activations)
+    return {
+        PROBABILITY: alpha_from(found, total),
+        LOG_PROBABILITY: alpha_from(found, total, identity),
+    }
 
 
 def _maps(at: Tap, gradient: Array, alphas: dict[str, Alpha]) -> dict[str, Array]:

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcam._src.weights.curvature import quotient
+
 _PYTORCH_GRAD_CAM_EPS = 1e-6
 
 
@@ -36,7 +38,7 @@ def tf_keras_vis(
 ) -> Float[Array, "*ones K"]:
     """tf-keras-vis 0.8.7: the alphas of a channel are divided by their sum."""
     alpha = _alpha(gradient, _over_positions(jnp.sum, activations))
-    return _weigh(_divide(alpha, _over_positions(jnp.sum, alpha)), gradient)
+    return _weigh(quotient(alpha, _over_positions(jnp.sum, alpha)), gradient)
 
 
 def xplique(
@@ -52,7 +54,7 @@ def original_code(
     """The paper's own code: the alphas with a positive gradient are divided by their sum."""
     alpha = _alpha(gradient, _over_positions(jnp.sum, activations))
     counted = jnp.where(gradient > 0, alpha, 0)
-    return _weigh(_divide(alpha, _over_positions(jnp.sum, counted)), gradient)
+    return _weigh(quotient(alpha, _over_positions(jnp.sum, counted)), gradient)
 
 
 CLOSED_FORMS: dict[str, Callable[[Array, Array], Array]] = {
@@ -65,7 +67,7 @@ CLOSED_FORMS: dict[str, Callable[[Array, Array], Array]] = {
 
 
 def _alpha(gradient: Array, total: Array) -> Array:
-    return _divide(gradient**2, _denominator(gradient, total))
+    return quotient(gradient**2, _denominator(gradient, total))
 
 
 def _denominator(gradient: Array, total: Array) -> Array:
@@ -78,8 +80,3 @@ def _weigh(alpha: Array, gradient: Array) -> Array:
 
 def _over_positions(reduce: Callable[..., Array], values: Array) -> Array:
     return reduce(values, axis=tuple(range(values.ndim - 1)), keepdims=True)
-
-
-def _divide(numerator: Array, denominator: Array) -> Array:
-    zero = denominator == 0
-    return jnp.where(zero, 0, numerator / jnp.where(zero, 1, denominator))

@@ -106,7 +106,7 @@ def alpha_of_line(
     slope = third * total * gradient
     denominator = jnp.where(gradient == 0, 0, 2 * second + slope)
     size = abs(2 * second) + abs(slope)
-    return Alpha(_divide(second, denominator), denominator / size, first * gradient)
+    return Alpha(quotient(second, denominator), denominator / size, first * gradient)
 
 
 def alpha_from(
@@ -115,12 +115,12 @@ def alpha_from(
     """Alpha from the derivatives of the score `S`, `[*spatial, K]`, and the sums `Sigma_k`."""
     # The ratio is the same in any unit of length, and in this one nothing under- or overflows.
     unit = jax.lax.stop_gradient(_unit(derivatives))
-    scaled = (_divide(d, unit**n) for n, d in enumerate(derivatives, start=1))
+    scaled = (quotient(d, unit**n) for n, d in enumerate(derivatives, start=1))
     first, second, third = form_fn(Derivatives(*scaled))
     curvature, slope = 2 * second, unit * total * third
     denominator = curvature + slope
-    values = _divide(second, denominator)
-    return Alpha(values, _divide(denominator, abs(curvature) + abs(slope)), unit * first)
+    values = quotient(second, denominator)
+    return Alpha(values, quotient(denominator, abs(curvature) + abs(slope)), unit * first)
 
 
 def _is_proved_linear(tap: Tap, derivatives_fn: DerivativesFn) -> bool:
@@ -134,7 +134,7 @@ def _unit(derivatives: Derivatives) -> Float[Array, "*spatial K"]:
     return jnp.where(largest == 0, 1, largest)
 
 
-def _divide(numerator: Array, denominator: Array) -> Array:
+def quotient(numerator: Array, denominator: Array) -> Array:
     """The quotient, and 0 where the denominator is 0."""
     zero = denominator == 0
     return jnp.where(zero, 0, numerator / jnp.where(zero, 1, denominator))
