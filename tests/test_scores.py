@@ -66,7 +66,7 @@ def test_a_target_that_is_no_index_is_refused(target):
 
 
 def test_derivatives_of_a_confident_log_probability_keep_their_digits(x64):
-    """At a probability of 1 - 1e-5 a float32 `log_softmax` keeps three digits."""
+    """At a probability of 1 - 1e-5, where those of a float32 `log_softmax` lose some."""
     logits, direction = jnp.array([12.0, 0.1, -0.3]), jnp.array([1.0, -2.0, 0.5])
 
     def slope(dtype):

@@ -76,6 +76,14 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("layers", help="where a model can be cut")
     listing.set_defaults(command=_layers)
 
+    explain, checking = _add_explain(commands), _add_audit(commands)
+    factory = "a function without arguments that returns a jaxcam.Model (default: %(default)s)"
+    for command in (listing, explain, checking):
+        command.add_argument("--model", default="jaxcam:digits_relu", help=factory)
+    return parser
+
+
+def _add_explain(commands: Any) -> argparse.ArgumentParser:
     explain = commands.add_parser("explain", help="explain a model's answers for images")
     explain.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     explain.add_argument("--layer", required=True, help="a name that `jaxcam layers` lists")
@@ -84,18 +92,17 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--target", help="class name or index (default: the top class)")
     explain.add_argument("--out", type=Path, default=Path("jaxcam-out"), help="folder to write to")
     explain.set_defaults(command=_explain)
+    return explain
 
+
+def _add_audit(commands: Any) -> argparse.ArgumentParser:
     checking = commands.add_parser("audit", help="does the closed form of Grad-CAM++ hold here?")
     checking.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="file or folder")
     checking.add_argument("--layer", required=True, action="append", help="once for each layer")
     checking.add_argument("--target", help="class name or index (default: the top class)")
     checking.add_argument("--out", type=Path, default=Path("jaxcam-audit"), help="folder for files")
     checking.set_defaults(command=_audit)
-
-    factory = "a function without arguments that returns a jaxcam.Model (default: %(default)s)"
-    for command in (listing, explain, checking):
-        command.add_argument("--model", default="jaxcam:digits_relu", help=factory)
-    return parser
+    return checking
 
 
 # Commands ----------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ def log_probability(logits: Float[Array, "*classes"], target: ArrayLike) -> Floa
 
     It is computed from the differences to the target's logit, so that its derivatives keep their
     precision where the probability is close to 1: those of `jax.nn.log_softmax` are then small
-    differences of large numbers, and in float32 noise.
+    differences of large numbers, and lose digits.
     """
     others = logits - _pick(logits, target)  # 0 for the target itself
     lead = jax.lax.stop_gradient(jnp.maximum(others.max(), 0))

@@ -94,7 +94,7 @@ def _jets(program: Program, case: Local | LocalPooled, x: Array) -> Callable[[Ar
         ]
         direction = jnp.outer(*moved).reshape(x.shape)
         owners = [[s[:, slots] for s, slots in zip(sides, members, strict=True)] for sides in seen]
-        return directional(lambda x: to_fields(x), x, direction), owners
+        return directional(to_fields, x, direction), owners
 
     return jets_along
 
