@@ -23,16 +23,26 @@ from jaxcam._src.derivatives import Structure, closed_form, derivatives, structu
 from jaxcam._src.explain import explainer, tap
 
 # From weights to a heatmap, and to a picture
-from jaxcam._src.maps import combine, fuse_layer_cam, fuse_max, unit_range, upsample
+from jaxcam._src.maps import (
+    combine,
+    fuse_layer_cam,
+    fuse_max,
+    fuse_refine_cam,
+    unit_range,
+    upsample,
+)
 
 # Evidence about heatmaps
 from jaxcam._src.metrics.localization import energy_inside
 from jaxcam._src.render import overlay
 
 # What is explained
-from jaxcam._src.scores import log_probability, logit, margin, probability
+from jaxcam._src.scores import finer, log_probability, logit, margin, probability, rest
+from jaxcam._src.tokens import token_grid
 
 # Methods
+from jaxcam._src.weights.ablation import ablation_cam, recipro_cam
+from jaxcam._src.weights.activation import eigen_cam, eigen_grad_cam, fem, random_cam, uniform
 from jaxcam._src.weights.curvature import (
     Alpha,
     alpha,
@@ -40,8 +50,24 @@ from jaxcam._src.weights.curvature import (
     grad_cam_plus_plus,
     identity,
 )
-from jaxcam._src.weights.gradient import cam, grad_cam, layer_cam
-from jaxcam._src.weights.perturbation import score_cam
+from jaxcam._src.weights.gradient import (
+    cam,
+    counterfactual_grad_cam,
+    elementwise_grad_cam,
+    grad_cam,
+    hires_cam,
+    layer_cam,
+    shapley_cam,
+    xgrad_cam,
+)
+from jaxcam._src.weights.guided import guided_grad_cam, guided_gradient
+from jaxcam._src.weights.optimised import opti_cam
+from jaxcam._src.weights.perturbation import blurred, group_cam, is_cam, score_cam, ss_cam
+from jaxcam._src.weights.smoothed import (
+    integrated_grad_cam,
+    smooth,
+    smooth_grad_cam_plus_plus,
+)
 
 __all__ = [
     "Alpha",
@@ -52,39 +78,65 @@ __all__ = [
     "Model",
     "Structure",
     "Tap",
+    "ablation_cam",
     "alpha",
     "audit",
+    "blurred",
     "cam",
     "closed_form",
     "combine",
+    "counterfactual_grad_cam",
     "derivatives",
     "digits_relu",
     "digits_silu",
+    "eigen_cam",
+    "eigen_grad_cam",
+    "elementwise_grad_cam",
     "energy_inside",
     "explainer",
     "exponential",
+    "fem",
+    "finer",
     "from_linen",
     "from_nnx",
     "fuse_layer_cam",
     "fuse_max",
+    "fuse_refine_cam",
     "grad_cam",
     "grad_cam_plus_plus",
+    "group_cam",
+    "guided_grad_cam",
+    "guided_gradient",
+    "hires_cam",
     "identity",
+    "integrated_grad_cam",
+    "is_cam",
     "layer_cam",
     "layers",
     "load_canvases",
     "log_probability",
     "logit",
     "margin",
+    "opti_cam",
     "overlay",
     "probability",
+    "random_cam",
+    "recipro_cam",
+    "rest",
     "score_cam",
+    "shapley_cam",
     "shift_logits",
+    "smooth",
+    "smooth_grad_cam_plus_plus",
     "split",
+    "ss_cam",
     "structure",
     "tag",
     "tap",
+    "token_grid",
+    "uniform",
     "unit_range",
     "upsample",
     "verdict",
+    "xgrad_cam",
 ]

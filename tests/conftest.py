@@ -19,9 +19,11 @@ CHECKED = [
     "explain",
     "files",
     "maps",
+    "methods",
     "metrics",
     "render",
     "scores",
+    "tokens",
     "weights",
 ]
 install_import_hook([f"jaxcam._src.{name}" for name in CHECKED], "beartype.beartype")

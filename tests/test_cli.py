@@ -283,3 +283,21 @@ def test_python_m_jaxcam_is_the_command_line():
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == "jaxcam: there is no image no.png\n"
+
+
+def test_methods_are_listed_with_what_they_cost_and_are_not_for(capsys):
+    assert cli.main(["methods"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for name in ("grad_cam", "recipro_cam", "uniform"):
+        assert name in printed
+
+
+def test_random_numbers_come_from_the_seed(tmp_path, capsys):
+    command = ["explain", CANVAS, "--layer", "stage3", "--method", "random_cam"]
+    maps = []
+    for seed in ("0", "0", "1"):
+        assert cli.main([*command, "--seed", seed, "--out", str(tmp_path)]) == 0
+        maps.append(np.load(tmp_path / "canvas0_cam.npy"))
+    np.testing.assert_array_equal(maps[0], maps[1])
+    assert not np.allclose(maps[0], maps[2])
+    assert json.loads((tmp_path / "explanations.json").read_text())["seed"] == 1

@@ -143,7 +143,7 @@ def test_no_target_for_an_output_without_a_top_class_is_refused():
     def apply_fn(variables, x):
         return jaxcam.tag(x, "layer").mean((0, 1))[None]
 
-    with pytest.raises(ValueError, match=r"returned \(1, 3\), wanted logits.* jax\.vmap"):
+    with pytest.raises(ValueError, match=r"returned \(1, 3\); wanted logits.* jax\.vmap"):
         jaxcam.explainer(apply_fn, "layer")(None, plain().image)
 
 

@@ -11,7 +11,7 @@ FLOORS = [
     {"cut", "scores", "maps", "render"},
     {"derivatives"},
     {"weights", "adapters", "metrics"},
-    {"explain", "files"},
+    {"explain", "files", "methods", "tokens"},
     {"audit"},
     {"demo"},
     {"cli"},

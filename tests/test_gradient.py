@@ -1,4 +1,4 @@
-"""CAM, Grad-CAM and LayerCAM against closed forms on a global average pool and a dense layer."""
+"""Gradient methods against closed forms on a global average pool and a dense layer."""
 
 import functools
 
@@ -84,3 +84,50 @@ def test_grad_cam_costs_one_forward_pass_and_the_backward_pass_of_the_head():
     # The backward pass needs one convolution for each in the head: the parameters' gradients
     # would need another.
     assert convolutions(functools.partial(explain, target=1)) == forward + after
+
+
+def test_hires_cam_before_its_relu_adds_up_to_the_score_of_a_linear_head():
+    weights = jaxcam.hires_cam(_tap())
+    assert weights.shape == ACTIVATIONS.shape
+    total = (weights * ACTIVATIONS).sum()
+    np.testing.assert_allclose(total, _tap().logits[2], rtol=1e-5)
+
+
+def test_elementwise_grad_cam_sums_the_positive_products():
+    tap = _tap(squared)
+    wanted = np.maximum(2 * ACTIVATIONS**2 * DENSE[None, None, :, 2], 0).sum(-1)
+    found = jaxcam.combine(jaxcam.elementwise_grad_cam(tap), ACTIVATIONS)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def test_xgrad_cam_weighs_the_gradient_by_the_activation():
+    sums = ACTIVATIONS.sum((0, 1))
+    wanted = 2 * (ACTIVATIONS**2).sum((0, 1)) * DENSE[:, 2] / sums
+    np.testing.assert_allclose(jaxcam.xgrad_cam(_tap(squared))[0, 0], wanted, rtol=1e-5)
+    np.testing.assert_allclose(jaxcam.xgrad_cam(_tap()), jaxcam.grad_cam(_tap()), rtol=1e-4)
+
+
+def test_xgrad_cam_of_a_dead_channel_is_zero():
+    dead = ACTIVATIONS.at[..., 1].set(0)
+    weights = jaxcam.xgrad_cam(jaxcam.tap(pooled_dense, "layer", DENSE, dead, 2))
+    assert weights[0, 0, 1] == 0
+    assert np.isfinite(weights).all()
+
+
+def test_counterfactual_grad_cam_is_grad_cam_of_the_negated_score():
+    negated = _tap(squared, score_fn=lambda logits, target: -logits[target])
+    np.testing.assert_array_equal(
+        jaxcam.counterfactual_grad_cam(_tap(squared)), jaxcam.grad_cam(negated)
+    )
+
+
+def test_shapley_cam_of_a_quadratic_score():
+    """`S = c A^2`: `g = 2 c A` and `H A = 2 c A`, of which half is left."""
+    wanted = (ACTIVATIONS * DENSE[None, None, :, 2]).mean((0, 1))
+    np.testing.assert_allclose(jaxcam.shapley_cam(_tap(squared))[0, 0], wanted, rtol=1e-5)
+
+
+def test_shapley_cam_of_a_linear_score_is_grad_cam_and_of_rest_is_not():
+    np.testing.assert_allclose(jaxcam.shapley_cam(_tap()), jaxcam.grad_cam(_tap()), rtol=1e-6)
+    smooth = _tap(score_fn=jaxcam.rest)
+    assert not np.allclose(jaxcam.shapley_cam(smooth), jaxcam.grad_cam(smooth), rtol=1e-3)

@@ -19,9 +19,14 @@ def test_combine_sums_channels_and_drops_what_is_negative():
     np.testing.assert_array_equal(elementwise, [[2.0], [5.0]])
 
 
+def test_combine_leaves_a_map_as_it_is():
+    cam = jnp.array([[-1.0, 2.0]])
+    np.testing.assert_array_equal(jaxcam.combine(cam, jnp.ones((1, 2, 5))), cam)
+
+
 @pytest.mark.parametrize("shape", [(2,), (1, 1, 3), (4, 1, 2)])
 def test_combine_refuses_weights_that_do_not_fit(shape):
-    with pytest.raises(ValueError, match=r"wanted \(1, 1, 2\) .* or \(4, 3, 2\)"):
+    with pytest.raises(ValueError, match=r"wanted \(1, 1, 2\) .* \(4, 3, 2\) .* or a map \(4, 3\)"):
         jaxcam.combine(jnp.ones(shape), jnp.ones((4, 3, 2)))
 
 
@@ -97,3 +102,8 @@ def test_unit_range_of_anything_finite_is_in_range_and_keeps_the_order(values):
     order = np.argsort(values, axis=None)
     assert (np.diff(scaled.reshape(-1)[order]) >= 0).all()
     assert scaled.max() == 0 if values.min() == values.max() else scaled.max() > 0.999999
+
+
+def test_refine_cam_multiplies_the_layers():
+    heatmaps = jnp.array([[[0.5, 1.0]], [[1.0, 0.2]], [[0.0, 0.5]]])
+    np.testing.assert_allclose(jaxcam.fuse_refine_cam(heatmaps), [[0, 0.1]], rtol=1e-6)

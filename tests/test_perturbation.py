@@ -1,4 +1,4 @@
-"""Score-CAM against a plain loop over channels."""
+"""Methods that mask the image, against plain loops over channels."""
 
 import functools
 
@@ -80,3 +80,88 @@ def test_masks_are_made_inside_the_chunk():
 def test_chunk_size_below_1_is_refused():
     with pytest.raises(ValueError, match=r"chunk_size is 0; .* choose 1 or more"):
         jaxcam.score_cam(_tap(), chunk_size=0)
+
+
+KEY = jax.random.key(0)
+
+
+def _masks(tap):
+    masks = [
+        jaxcam.unit_range(jaxcam.upsample(tap.activations[..., k], tap.image.shape[:2]))
+        for k in range(tap.activations.shape[-1])
+    ]
+    return jnp.stack(masks)[..., None]
+
+
+def test_ss_cam_without_noise_is_score_cam():
+    found = jaxcam.ss_cam(_tap(), key=KEY, samples=2, sigma=0.0)
+    np.testing.assert_allclose(found, jaxcam.score_cam(_tap()), rtol=1e-4)  # float32 exp
+
+
+@pytest.mark.parametrize("chunk_size", [3, 100])
+def test_ss_cam_is_the_softmax_of_the_mean_over_noise(chunk_size):
+    tap, samples = _tap(), 3
+    found = jaxcam.ss_cam(tap, key=KEY, samples=samples, sigma=0.5, chunk_size=chunk_size)
+    keys = jax.random.split(KEY, samples)
+    noise = [0.5 * jax.random.normal(key, (*tap.image.shape[:2], 1)) for key in keys]
+    scores = [np.mean([tap.score_image(tap.image * (m + n)) for n in noise]) for m in _masks(tap)]
+    wanted = np.exp(scores) / np.exp(scores).sum()
+    np.testing.assert_allclose(found[0, 0], wanted, rtol=1e-4)  # float32 exp
+
+
+@pytest.mark.parametrize("chunk_size", [3, 100])
+def test_is_cam_is_the_softmax_of_the_mean_over_strengths(chunk_size):
+    tap = _tap()
+    found = jaxcam.is_cam(tap, samples=4, chunk_size=chunk_size)
+    scores = [
+        np.mean([tap.score_image(tap.image * mask * n / 4) for n in (1, 2, 3, 4)])
+        for mask in _masks(tap)
+    ]
+    wanted = np.exp(scores) / np.exp(scores).sum()
+    np.testing.assert_allclose(found[0, 0], wanted, rtol=1e-4)  # float32 exp
+
+
+@pytest.mark.parametrize(("groups", "sizes"), [(4, [2, 2, 2, 2]), (3, [3, 3, 2]), (99, [1] * 8)])
+def test_group_cam_adds_what_each_group_reveals(groups, sizes):
+    tap = _tap(jaxcam.probability)
+    baseline = jaxcam.blurred(tap.image)
+    weighted = np.asarray(jaxcam.grad_cam(tap) * tap.activations)
+    cam = np.zeros(weighted.shape[:2])
+    for part in np.split(weighted, np.cumsum(sizes)[:-1], axis=-1):
+        group = np.maximum(part.sum(-1), 0)
+        group = np.where(group > np.percentile(group, 70), group, 0)
+        mask = jaxcam.unit_range(jaxcam.upsample(jnp.asarray(group), tap.image.shape[:2]))
+        revealed = tap.image * mask[..., None] + baseline * (1 - mask[..., None])
+        gain = tap.score_image(revealed) - tap.score_image(baseline)
+        cam += gain * jaxcam.unit_range(group)
+    found = jaxcam.group_cam(tap, groups=groups)
+    # Gains are small differences of probabilities.
+    np.testing.assert_allclose(found, np.maximum(cam, 0), atol=2e-6)
+    assert abs(cam).max() > 1e-3
+
+
+def test_a_blur_keeps_what_is_even_and_flattens_what_is_not():
+    even = jnp.full((20, 30, 3), 0.7)
+    np.testing.assert_allclose(jaxcam.blurred(even), even, rtol=1e-6)
+    noise = jax.random.normal(KEY, (40, 50, 3))
+    assert jaxcam.blurred(noise).std() < 0.2 * noise.std()
+    spot = jnp.zeros((41, 1)).at[20].set(1.0)
+    window = jaxcam.blurred(spot)[:, 0]
+    reach = int(0.11 * 41)
+    distance = np.arange(-reach, reach + 1) / (0.22 * 41)
+    wanted = np.exp(-(distance**2) / 2)
+    np.testing.assert_allclose(window[20 - reach : 21 + reach], wanted / wanted.sum(), rtol=1e-5)
+    assert (window[: 20 - reach] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("method", "knob"),
+    [
+        (functools.partial(jaxcam.ss_cam, key=KEY, samples=0), "samples"),
+        (functools.partial(jaxcam.is_cam, samples=0), "samples"),
+        (functools.partial(jaxcam.group_cam, groups=0), "groups"),
+    ],
+)
+def test_counts_below_1_are_refused(method, knob):
+    with pytest.raises(ValueError, match=rf"{knob} is 0; .* choose 1 or more"):
+        method(_tap())

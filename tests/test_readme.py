@@ -36,6 +36,11 @@ def test_python_blocks_run_in_order(capsys):
     assert "layers_0 (64, 64, 8) 1" in capsys.readouterr().out
 
 
+def test_the_table_of_methods_is_that_of_their_docstrings(capsys):
+    assert cli.main(["methods", "--markdown"]) == 0
+    assert capsys.readouterr().out in (ROOT / "README.md").read_text()
+
+
 def test_the_set_up_commands_are_what_continuous_integration_runs():
     set_up = [line for block in _blocks("bash") for line in block.splitlines() if "pip" in line]
     assert len(set_up) == 2

@@ -46,7 +46,9 @@ def test_only_the_logit_sees_a_constant_added_to_all():
 
 
 def test_logits_of_a_batch_are_refused():
-    with pytest.raises(ValueError, match=r"shape \(1, 4\); wanted \[classes\].*output_fn="):
+    with pytest.raises(
+        ValueError, match=r"returned \(1, 4\); wanted logits \[classes\].*output_fn="
+    ):
         jaxcam.logit(jnp.ones((1, 4)), 0)
 
 
@@ -76,3 +78,29 @@ def test_derivatives_of_a_confident_log_probability_keep_their_digits(x64):
         return jax.jvp(along, (0.0,), (1.0,))[1]
 
     np.testing.assert_allclose(slope(jnp.float32), slope(jnp.float64), rtol=2e-6)
+
+
+def test_finer_compares_with_the_nearest_logits():
+    logits = jnp.array([1.0, 5.0, 4.0, 7.5, -3.0])
+    # Nearest to 5 are 4, 7.5 and 1.
+    wanted = 5 - 0.6 * (4 + 7.5 + 1) / 3
+    np.testing.assert_allclose(jaxcam.finer(logits, 1), wanted, rtol=1e-6)
+    np.testing.assert_allclose(jaxcam.finer(logits, 1, gamma=0.0), 5, rtol=1e-6)
+    np.testing.assert_allclose(jaxcam.finer(logits, 1, gamma=1.0, references=1), 1, rtol=1e-6)
+    everything = jaxcam.finer(logits, 1, references=99)
+    np.testing.assert_allclose(everything, 5 - 0.6 * 9.5 / 4, rtol=1e-6)
+    slopes = jax.grad(jaxcam.finer)(logits, 1)
+    np.testing.assert_allclose(slopes, [-0.2, 1, -0.2, -0.2, 0], rtol=1e-6)
+
+
+def test_rest_is_the_logit_and_the_log_probability():
+    logits = jnp.array([1.0, 5.0, 4.0])
+    wanted = 4 + jax.nn.log_softmax(logits)[2]
+    np.testing.assert_allclose(jaxcam.rest(logits, 2), wanted, rtol=1e-6)
+
+
+def test_finer_of_one_class_or_no_reference_is_refused():
+    with pytest.raises(ValueError, match=r"finer compares classes, and there is one logit"):
+        jaxcam.finer(jnp.ones(1), 0)
+    with pytest.raises(ValueError, match=r"references is 0; .* choose 1 or more"):
+        jaxcam.finer(jnp.ones(3), 0, references=0)

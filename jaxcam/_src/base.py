@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, UInt32
 
 # Shapes: image [*spatial, C], activations [*spatial, K], logits [classes]; spatial is H, W for a
 # picture, T for a signal, D, H, W for a volume.
@@ -14,6 +14,7 @@ ApplyFn: TypeAlias = Callable[[Any, Array], Any]  # (variables, image) -> logits
 HeadFn: TypeAlias = Callable[[Array], Any]  # activations -> logits
 SplitFn: TypeAlias = Callable[[Any, Array], tuple[Array, HeadFn]]
 ScoreFn: TypeAlias = Callable[[Any, Any], Array]  # (logits, target) -> scalar
+Key: TypeAlias = PRNGKeyArray | UInt32[Array, "words"]  # of jax.random, of either kind
 FuseFn: TypeAlias = Callable[[Array], Array]  # heatmaps [layers, *spatial] -> [*spatial]
 
 
@@ -68,6 +69,7 @@ class Tap:
       score_image: the score as a function of the image.
       logits: what the model returns for the image.
       target: what is explained, as the score function takes it.
+      at_image: the tap of another image: same layer, same target.
     """
 
     activations: Float[Array, "*spatial K"]
@@ -76,6 +78,7 @@ class Tap:
     score_image: Callable[[Array], Array]
     logits: Any
     target: Any
+    at_image: "Callable[[Array], Tap]"
 
     @property
     def spatial_axes(self) -> tuple[int, ...]:
@@ -83,7 +86,8 @@ class Tap:
         return tuple(range(self.activations.ndim - 1))
 
 
-WeightsFn: TypeAlias = Callable[[Tap], Array]  # [1, ..., 1, K] or [*spatial, K]
+# Weights [1, ..., 1, K] or [*spatial, K]; or the map itself, [*spatial], of a method without any.
+WeightsFn: TypeAlias = Callable[[Tap], Array]
 
 
 @jax.tree_util.register_dataclass
@@ -95,8 +99,10 @@ class Explanation:
 
     Attributes:
       heatmap: `[*spatial]` at the size of the image, in [0, 1]; all 0 where the map is flat.
-      cam: `[*spatial]` at the size of the layer, in units of the score, at least 0.
-      weights: `[1, ..., 1, K]`, or `[*spatial, K]` for an elementwise method.
+      cam: `[*spatial]` at the size of the layer, before it is moved to [0, 1]; at least 0, if the
+        method gave weights.
+      weights: `[1, ..., 1, K]`, or `[*spatial, K]` for an elementwise method, or the map itself
+        for a method without weights.
       logits: what the model returned, `[classes]`.
       target: what was explained.
     """

@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from jaxcam._src import files
+from jaxcam._src import files, methods
 from jaxcam._src.audit import report as audit_report
 from jaxcam._src.audit.verdict import verdict
-from jaxcam._src.base import Explanation, Model, WeightsFn
+from jaxcam._src.base import Explanation, Model
 from jaxcam._src.cut import layers, split
 from jaxcam._src.demo import report
 from jaxcam._src.derivatives import closed_form
@@ -29,18 +29,11 @@ from jaxcam._src.maps import unit_range
 from jaxcam._src.names import no_such
 from jaxcam._src.render import overlay, rgb
 from jaxcam._src.weights.curvature import grad_cam_plus_plus
-from jaxcam._src.weights.gradient import cam, grad_cam, layer_cam
-from jaxcam._src.weights.perturbation import score_cam
 
-METHODS: dict[str, WeightsFn] = {
-    "cam": cam,
-    "grad_cam": grad_cam,
-    "grad_cam_plus_plus": grad_cam_plus_plus,
-    "grad_cam_plus_plus_closed": functools.partial(grad_cam_plus_plus, derivatives_fn=closed_form),
-    "layer_cam": layer_cam,
-    "score_cam": score_cam,
+METHODS: dict[str, Callable[..., Any]] = methods.METHODS | {
+    "grad_cam_plus_plus_closed": functools.partial(grad_cam_plus_plus, derivatives_fn=closed_form)
 }
-_NOT_IN_DEMO = {"grad_cam_plus_plus_closed"}  # at its layer the two are equal
+_IN_DEMO = ("cam", "grad_cam", "grad_cam_plus_plus", "layer_cam", "score_cam")
 _TOP = 5
 _console = Console(stderr=True)  # for progress; results go to stdout
 
@@ -69,12 +62,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=version("jaxcam-xai"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    demo = commands.add_parser("demo", help="every method on the bundled network and images")
+    demo = commands.add_parser("demo", help="five methods on the bundled networks and images")
     demo.add_argument("--out", type=Path, default=Path("jaxcam-demo"), help="folder to write to")
     demo.set_defaults(command=_demo)
 
     listing = commands.add_parser("layers", help="where a model can be cut")
     listing.set_defaults(command=_layers)
+
+    every = commands.add_parser("methods", help="what each method computes, costs and is not for")
+    every.add_argument("--markdown", action="store_true", help="print the table of the README")
+    every.set_defaults(command=_methods)
 
     explain, checking = _add_explain(commands), _add_audit(commands)
     factory = "a function without arguments that returns a jaxcam.Model (default: %(default)s)"
@@ -88,7 +85,8 @@ def _add_explain(commands: Any) -> argparse.ArgumentParser:
     explain.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     explain.add_argument("--layer", required=True, help="a name that `jaxcam layers` lists")
     explain.add_argument("--occurrence", type=int, help="which run of a layer that runs often")
-    explain.add_argument("--method", default="grad_cam", help=", ".join(METHODS))
+    explain.add_argument("--method", default="grad_cam", help="a name that `jaxcam methods` lists")
+    explain.add_argument("--seed", type=int, default=0, help="of methods with random numbers")
     explain.add_argument("--target", help="class name or index (default: the top class)")
     explain.add_argument("--out", type=Path, default=Path("jaxcam-out"), help="folder to write to")
     explain.set_defaults(command=_explain)
@@ -109,10 +107,10 @@ def _add_audit(commands: Any) -> argparse.ArgumentParser:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    methods = {name: method for name, method in METHODS.items() if name not in _NOT_IN_DEMO}
+    shown = {name: METHODS[name] for name in _IN_DEMO}
     folder = files.writable_folder(options.out)
     with _console.status("explaining"):
-        energy = report.run(methods, folder)
+        energy = report.run(shown, folder)
     table = Table(title="Share of the heatmap inside the digit's box, mean over the canvases")
     for heading in ("method", *energy[report.FLOOR]):
         table.add_column(heading)
@@ -120,6 +118,16 @@ def _demo(options: argparse.Namespace) -> None:
         table.add_row(name, *(f"{share:.3f}" for share in shares.values()))
     Console().print(table)
     print(f"figure: {folder / 'figure.png'}\nnumbers: {folder / 'energy.json'}")
+
+
+def _methods(options: argparse.Namespace) -> None:
+    if options.markdown:
+        print(methods.markdown())
+        return
+    table = Table(*("method", "paper", "weights", "cost", "avoid"))
+    for d in map(methods.describe, methods.METHODS):
+        table.add_row(d.name, d.link or d.title, d.weights, d.cost, d.avoid)
+    Console().print(table)
 
 
 def _layers(options: argparse.Namespace) -> None:
@@ -140,7 +148,8 @@ def _explain(options: argparse.Namespace) -> None:
     names = model.class_names
     target = None if options.target is None else files.find_class(options.target, names)
     split_fn = split(model.apply_fn, options.layer, occurrence=options.occurrence)
-    explain = jax.jit(explainer(model.apply_fn, split_fn, METHODS[options.method]))
+    method = methods.seeded(METHODS[options.method], options.seed)
+    explain = jax.jit(explainer(model.apply_fn, split_fn, method))
     _try_shapes(explain, model)
     files.check_images(options.images)
     folder = files.writable_folder(options.out)
@@ -150,7 +159,8 @@ def _explain(options: argparse.Namespace) -> None:
         image = _preprocessed(model, path)
         explanation = jax.device_get(explain(model.variables, image, target))
         records.append(_write(folder, path, image, explanation, model))
-    settings = {name: getattr(options, name) for name in ("model", "layer", "occurrence", "method")}
+    kept = ("model", "layer", "occurrence", "method", "seed")
+    settings = {name: getattr(options, name) for name in kept}
     with files.whole_file(folder / "explanations.json") as file:
         file.write(json.dumps({**settings, "images": records}, indent=1).encode())
     print(f"numbers: {folder / 'explanations.json'}")

@@ -45,8 +45,9 @@ def explainer(
     Returns:
       `explain(variables, image, target=None) -> Explanation`, for an image `[*spatial, C]` as the
       model takes it. `target` is what `score_fn` takes, a class index for those of this library;
-      None is the class of the largest logit. The caller jits, vmaps and shards. Inside a trace a
-      target that is no class cannot be refused: then the heatmap is NaN.
+      None is the class of the largest logit, where the model returns a vector. The caller jits,
+      vmaps and shards. Inside a trace a target that is no class cannot be refused: then the
+      heatmap is NaN.
 
     Raises:
       ValueError: no layer was given; by `explain`, where the image, the target or the layer
@@ -98,21 +99,26 @@ def tap(
             f"layer is {layer!r}; wanted its name, as jaxcam.layers lists them, or what "
             "jaxcam.split returns"
         )
-    image = _checked_image(image)
     split_fn = split(apply_fn, layer) if isinstance(layer, str) else layer
-    activations, head = split_fn(variables, image)
-    _check_activations(activations, image, layer)
-    logits = head(activations)
-    target = _checked_target(target, logits, image)
-    _check_score(score_fn, logits, target)
-    return Tap(
-        activations=activations,
-        score_activations=lambda activations: score_fn(head(activations), target),
-        image=image,
-        score_image=lambda image: score_fn(apply_fn(variables, image), target),
-        logits=logits,
-        target=target,
-    )
+
+    def tap_at(image: ArrayLike, target: Any) -> Tap:
+        image = _checked_image(image)
+        activations, head = split_fn(variables, image)
+        _check_activations(activations, image, layer)
+        logits = head(activations)
+        target = _checked_target(target, logits)
+        _check_score(score_fn, logits, target)
+        return Tap(
+            activations=activations,
+            score_activations=lambda activations: score_fn(head(activations), target),
+            image=image,
+            score_image=lambda image: score_fn(apply_fn(variables, image), target),
+            logits=logits,
+            target=target,
+            at_image=lambda image: tap_at(image, target),
+        )
+
+    return tap_at(image, target)
 
 
 def _checked_image(image: Any) -> Array:
@@ -135,18 +141,12 @@ def _check_activations(activations: Array, image: Array, layer: str | SplitFn) -
         )
 
 
-def _checked_target(target: Any, logits: Any, image: Array) -> Any:
-    is_vector = isinstance(logits, jax.Array) and logits.ndim == 1
+def _checked_target(target: Any, logits: Any) -> Any:
+    if not (isinstance(logits, jax.Array) and logits.ndim == 1):
+        return target  # what a score function of the user's makes of it, None included
     if target is None:
-        if not is_vector:
-            raise ValueError(
-                f"no target was given, and there is no top class: for an image {list(image.shape)} "
-                f"the model returned {jax.tree.map(jnp.shape, logits)}, wanted logits [classes]. "
-                "For a batch of images use jax.vmap(explain, in_axes=(None, 0)); else give a "
-                "target, or let apply_fn return the logits of one image (adapters: output_fn=)"
-            )
         return jnp.argmax(logits)
-    if is_vector and isinstance(target, int | np.integer) and not 0 <= target < len(logits):
+    if isinstance(target, int | np.integer) and not 0 <= target < len(logits):
         raise ValueError(
             f"target {target} is no class; the model has classes 0 to {len(logits) - 1}"
         )

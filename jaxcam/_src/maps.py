@@ -14,22 +14,40 @@ def combine(
     """The class activation map `relu(sum_k w_k A_k)`.
 
     Args:
-      weights: `[1, ..., 1, K]`, one per channel, or `[*spatial, K]`.
+      weights: `[1, ..., 1, K]`, one per channel, or `[*spatial, K]`; or `[*spatial]`, the map of
+        a method without weights, which stays as it is.
       activations: `[*spatial, K]`.
 
     Returns:
-      The map at the size of the layer, at least 0.
+      The map at the size of the layer; at least 0, if there are weights.
 
     Raises:
-      ValueError: the weights fit the activations in neither way.
+      ValueError: the weights fit the activations in none of these ways.
     """
+    weighted = weigh(weights, activations)
+    return weighted if is_map(weights, activations) else jax.nn.relu(weighted)
+
+
+def weigh(
+    weights: Float[Array, "*weights_shape"], activations: Float[Array, "*spatial K"]
+) -> Float[Array, "*spatial"]:
+    """The same without the ReLU: `sum_k w_k A_k`. Arguments and errors as for `combine`."""
+    if is_map(weights, activations):
+        return weights
     channelwise = (1,) * (activations.ndim - 1) + activations.shape[-1:]
     if weights.shape not in (channelwise, activations.shape):
         raise ValueError(
             f"a method returned weights of shape {weights.shape}; wanted {channelwise} (one per "
-            f"channel) or {activations.shape} (one per activation)"
+            f"channel), {activations.shape} (one per activation), or a map {activations.shape[:-1]}"
         )
-    return jax.nn.relu(jnp.sum(weights * activations, axis=-1))
+    return jnp.sum(weights * activations, axis=-1)
+
+
+def is_map(
+    weights: Float[Array, "*weights_shape"], activations: Float[Array, "*spatial K"]
+) -> bool:
+    """Whether a method returned a map in place of weights."""
+    return weights.shape == activations.shape[:-1]
 
 
 def upsample(cam: Float[Array, "*spatial"], shape: tuple[int, ...]) -> Float[Array, "*size"]:
@@ -48,9 +66,7 @@ def unit_range(values: Float[Array | np.ndarray, "*size"]) -> Float[Array, "*siz
     """
     values = jnp.asarray(values)
     low = values.min()
-    span = values.max() - low
-    flat = span == 0
-    scaled = jnp.where(flat, 0, (values - low) / jnp.where(flat, 1, span))
+    scaled = quotient(values - low, values.max() - low)
     # The minimum and maximum of a large array can lose a NaN on CPU.
     return jnp.where(jnp.isnan(values).any(), jnp.nan, scaled)
 
@@ -75,3 +91,18 @@ def fuse_layer_cam(
       gain: the paper's gamma.
     """
     return fuse_max(jnp.concatenate([jnp.tanh(gain * heatmaps[:-1]), heatmaps[-1:]]))
+
+
+def fuse_refine_cam(heatmaps: Float[Array, "layers *size"]) -> Float[Array, "*size"]:
+    """RefineCAM's fusion: the elementwise product of the layers' heatmaps.
+
+    What a shallow, detailed map shows is kept where the deeper ones agree
+    (https://arxiv.org/abs/2605.14641).
+    """
+    return jnp.prod(heatmaps, axis=0)
+
+
+def quotient(numerator: Float[Array, "..."], denominator: Float[Array, "..."]) -> Array:
+    """The quotient, broadcast, and 0 where the denominator is 0."""
+    zero = denominator == 0
+    return jnp.where(zero, 0, numerator / jnp.where(zero, 1, denominator))

@@ -1,7 +1,7 @@
 """Bringing a run of a layer to the top of the program, out of the calls and loops around it."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.core
@@ -12,6 +12,7 @@ from jaxcam._src.cut.find import INLINED, OPENED, Wanted, count_runs, is_variabl
 from jaxcam._src.cut.tag import tag_p
 
 CUT = "jaxcam cut"  # the name that marks the one equation to cut at
+FinishFn: TypeAlias = Callable[[Any, Sequence[Any]], Sequence[Any]]
 
 
 def replay(
@@ -19,8 +20,12 @@ def replay(
     wanted: Wanted | None,
     arguments: Sequence[Any],
     inlined: Mapping[str, str] = INLINED,
+    finish_fn: FinishFn = lambda eqn, outputs: outputs,
 ) -> list[Any]:
-    """Runs a program in the current trace: calls inlined, tags dropped but the one `wanted`."""
+    """Runs a program in the current trace: calls inlined, tags dropped but the one `wanted`.
+
+    `finish_fn` may change what an equation, no call, returns.
+    """
     jaxpr = closed.jaxpr
     names = [*jaxpr.constvars, *jaxpr.invars]
     values = dict(zip(names, [*closed.consts, *arguments], strict=True))
@@ -33,7 +38,7 @@ def replay(
             if passed <= wanted.nth < passed + runs:
                 inside = wanted._replace(nth=wanted.nth - passed)
             passed += runs
-        outputs = _replay_equation(jaxpr, eqn, inside, inputs, inlined)
+        outputs = _replay_equation(jaxpr, eqn, inside, inputs, inlined, finish_fn)
         values.update(zip(eqn.outvars, outputs, strict=True))
     return [_read(values, v) for v in jaxpr.outvars]
 
@@ -44,6 +49,7 @@ def _replay_equation(
     wanted: Wanted | None,
     inputs: list[Any],
     inlined: Mapping[str, str],
+    finish_fn: FinishFn,
 ) -> Sequence[Any]:
     kind = eqn.primitive.name
     if eqn.primitive is tag_p:
@@ -53,7 +59,7 @@ def _replay_equation(
     if kind in (OPENED if wanted else inlined):
         body = eqn.params[OPENED[kind]]
         body = body if isinstance(body, jex.ClosedJaxpr) else jex.ClosedJaxpr(body, ())
-        outputs = replay(body, wanted, inputs, inlined)
+        outputs = replay(body, wanted, inputs, inlined, finish_fn)
         return [
             jax.lax.with_sharding_constraint(x, s) if isinstance(s, jax.sharding.Sharding) else x
             for x, s in zip(outputs, eqn.params.get("out_shardings", outputs), strict=True)
@@ -62,7 +68,7 @@ def _replay_equation(
     alone = jaxpr.replace(
         constvars=[], invars=[*variables], outvars=eqn.outvars, eqns=[eqn], effects=eqn.effects
     )
-    return jax.core.eval_jaxpr(alone, (), *variables.values())
+    return finish_fn(eqn, jax.core.eval_jaxpr(alone, (), *variables.values()))
 
 
 def _replay_scan(params: dict, wanted: Wanted, inputs: list[Any]) -> list[Any]:

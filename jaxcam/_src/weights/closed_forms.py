@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcam._src.weights.curvature import quotient
+from jaxcam._src.maps import quotient
 
 _PYTORCH_GRAD_CAM_EPS = 1e-6
 

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from jaxcam._src.base import Derivatives, DerivativesFn, FormFn, Tap
 from jaxcam._src.derivatives import accumulated, closed_form, derivatives, structure
+from jaxcam._src.maps import quotient
 
 
 def exponential(derivatives: Derivatives) -> Derivatives:
@@ -44,12 +45,15 @@ class Alpha(NamedTuple):
 def grad_cam_plus_plus(
     tap: Tap, *, form_fn: FormFn = exponential, derivatives_fn: DerivativesFn = derivatives
 ) -> Float[Array, "*ones K"]:
-    """Grad-CAM++: positive gradients, weighted by the curvature of the differentiated score `Y`.
+    """Grad-CAM++: positive gradients, weighted by the curvature of `Y`, a function of the score.
 
     `w_k = sum_ij alpha_ijk relu(dY/dA_ijk)` with `alpha = Y'' / (2 Y'' + Sigma_k Y''')`, the
     derivatives along `A_ijk` alone and `Sigma_k = sum_ab A_abk` (Chattopadhay et al. 2018, eq. 10,
     https://arxiv.org/abs/1710.11063). The derivatives are exact; where the head is piecewise
     linear, and `Y = exp(S)`, the result is the paper's closed form (eq. 19), at its price.
+
+    Cost: 1 backward where the head is piecewise linear; else as `structure` says
+    Avoid: layers without ReLU, where alpha has poles; look at `alpha` there
 
     Args:
       form_fn: which `Y` of the score `S` is differentiated; with the explainer's `score_fn`:
@@ -132,9 +136,3 @@ def _unit(derivatives: Derivatives) -> Float[Array, "*spatial K"]:
     first, second, third = map(jnp.abs, derivatives)
     largest = jnp.maximum(jnp.maximum(first, jnp.sqrt(second)), jnp.cbrt(third))
     return jnp.where(largest == 0, 1, largest)
-
-
-def quotient(numerator: Array, denominator: Array) -> Array:
-    """The quotient, and 0 where the denominator is 0."""
-    zero = denominator == 0
-    return jnp.where(zero, 0, numerator / jnp.where(zero, 1, denominator))

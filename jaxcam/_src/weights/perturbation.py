@@ -1,15 +1,19 @@
 """Methods that look at the score of changed images: forward passes, no gradient."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcam._src.base import Tap
+from jaxcam._src.base import Key, Tap
 from jaxcam._src.maps import unit_range, upsample
+from jaxcam._src.weights.chunks import check_counts, mapped
+from jaxcam._src.weights.gradient import grad_cam
 
 
 def score_cam(tap: Tap, *, chunk_size: int = 16) -> Float[Array, "*ones K"]:
-    """Score-CAM: each channel weighted by the score of the image seen through it.
+    """Score-CAM: softmax of the scores of the image seen through each channel.
 
     `w = softmax_k S(X * M_k)`, `M_k = unit_range(upsample(A_k))` (Wang et al. 2020, eq. 6-8,
     https://arxiv.org/abs/1910.01279). The score of a baseline image, which the paper subtracts,
@@ -17,8 +21,10 @@ def score_cam(tap: Tap, *, chunk_size: int = 16) -> Float[Array, "*ones K"]:
     times 0.
 
     Args:
-      chunk_size: masked images in memory at once. K forward passes in all; the result does not
-        depend on it.
+      chunk_size: masked images in memory at once; the result does not depend on it.
+
+    Cost: K forward
+    Avoid: many channels, or a score with little spread, where all weights are about 1 / K
 
     Returns:
       Weights `[1, ..., 1, K]`, positive, of sum 1.
@@ -26,14 +32,159 @@ def score_cam(tap: Tap, *, chunk_size: int = 16) -> Float[Array, "*ones K"]:
     Raises:
       ValueError: `chunk_size` is below 1.
     """
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size is {chunk_size}; it counts images, so choose 1 or more")
+    return _softmax(tap, _masked_scores(tap, lambda mask: mask, chunk_size))
+
+
+def ss_cam(
+    tap: Tap, *, key: Key, samples: int = 35, sigma: float = 2.0, chunk_size: int = 16
+) -> Float[Array, "*ones K"]:
+    """SS-CAM: Score-CAM whose scores are averaged over noisy masks.
+
+    `w = softmax_k mean_n S(X * (M_k + sigma N_n))`, `M_k` as in `score_cam` and `N_n` normal
+    noise for each pixel (Wang et al. 2020, https://arxiv.org/abs/2006.14255). All channels meet
+    the same noise, so that what they differ by is not noise.
+
+    Args:
+      key: of the noise; images explained under one `vmap` share it, unless it is mapped too.
+      samples: noisy masks for each channel.
+      sigma: of the noise; the masks are in [0, 1].
+      chunk_size: masked images in memory at once; the result does not depend on it.
+
+    Cost: 35 K forward (samples K)
+    Avoid: small sample counts, where the noise of sigma 2 outweighs the mask
+
+    Returns:
+      Weights `[1, ..., 1, K]`, positive, of sum 1.
+
+    Raises:
+      ValueError: `samples` or `chunk_size` is below 1.
+    """
+    check_counts(samples=samples)
+
+    def scores(key):
+        noise = jax.random.normal(key, (*tap.image.shape[:-1], 1), tap.image.dtype)
+        return _masked_scores(tap, lambda mask: mask + sigma * noise, chunk_size)
+
+    found = jax.lax.map(scores, jax.random.split(key, samples))
+    return _softmax(tap, found.mean(axis=0))
+
+
+def is_cam(tap: Tap, *, samples: int = 10, chunk_size: int = 16) -> Float[Array, "*ones K"]:
+    """IS-CAM: Score-CAM whose scores are averaged over the strength of the mask.
+
+    `w = softmax_k mean_n S(X * M_k n / N)`, n = 1 to N, `M_k` as in `score_cam` (Naidu et al. 2020,
+    https://arxiv.org/abs/2010.03023).
+
+    Args:
+      samples: N, strengths for each channel.
+      chunk_size: masked images in memory at once; the result does not depend on it.
+
+    Cost: 10 K forward (samples K)
+    Avoid: models without biases, whose score is proportional to the strength
+
+    Returns:
+      Weights `[1, ..., 1, K]`, positive, of sum 1.
+
+    Raises:
+      ValueError: `samples` or `chunk_size` is below 1.
+    """
+    check_counts(samples=samples)
+
+    def scores(strength):
+        return _masked_scores(tap, lambda mask: strength * mask, chunk_size)
+
+    strengths = (jnp.arange(samples, dtype=tap.image.dtype) + 1) / samples
+    return _softmax(tap, jax.lax.map(scores, strengths).mean(axis=0))
+
+
+def group_cam(
+    tap: Tap,
+    *,
+    groups: int = 32,
+    percentile: float = 70.0,
+    baseline_fn: Callable[[Array], Array] | None = None,
+    chunk_size: int = 16,
+) -> Float[Array, "*spatial"]:
+    """Group-CAM: groups of channels, weighted by what they reveal of a blurred image.
+
+    `M_l = relu(sum_{k in l} w_k A_k)` with the weights of Grad-CAM, values up to the `percentile`
+    set to 0; the map is `relu(sum_l a_l unit_range(M_l))` with `a_l = S(X * M'_l + B * (1 - M'_l))
+    - S(B)`, `M'_l` the group's mask at the size of the image and `B` the blurred image (Zhang et
+    al. 2021, https://arxiv.org/abs/2103.13859, whose score is the probability). The paper adds the
+    groups at the size of the image, here at that of the layer. A map and no weights.
+
+    Args:
+      groups: of consecutive channels; as many as channels where those are fewer.
+      percentile: in [0, 100]; which share of a group's map is noise.
+      baseline_fn: image -> image `B`; None is `blurred`.
+      chunk_size: masked images in memory at once; the result does not depend on it.
+
+    Cost: 1 backward and 33 forward (groups + 1)
+    Avoid: layers whose channels have no order to group by
+
+    Returns:
+      The map, `[*spatial]`, in units of the score, at least 0.
+
+    Raises:
+      ValueError: `groups` or `chunk_size` is below 1.
+    """
+    check_counts(groups=groups)
+    baseline = (baseline_fn or blurred)(tap.image)
+    maps = _group_maps(grad_cam(tap) * tap.activations, groups, percentile)
+
+    def revealed_score(group):
+        mask = _mask(tap, group)
+        return tap.score_image(tap.image * mask + baseline * (1 - mask))
+
+    gains = mapped(revealed_score, maps, chunk_size) - tap.score_image(baseline)
+    masks = jax.vmap(unit_range)(maps)
+    return jax.nn.relu(jnp.tensordot(gains.astype(maps.dtype), masks, axes=1))
+
+
+def blurred(image: Float[Array, "*size C"], *, fraction: float = 0.22) -> Float[Array, "*size C"]:
+    """An image blurred beyond recognition, along each spatial axis.
+
+    Each pixel is the mean of those up to half of `fraction` of the image's side away, weighted by
+    a Gaussian with `fraction` of the side as its standard deviation; beyond the edge are no pixels.
+    At 224 pixels that is close to the 51 taps and sigma 50 of Group-CAM.
+    """
+    for axis, side in enumerate(image.shape[:-1]):
+        place = jnp.arange(side, dtype=jnp.float32) / (fraction * side)
+        distance = abs(place[:, None] - place[None])
+        taps = jnp.where(distance <= 0.5, jnp.exp(-(distance**2) / 2), 0)
+        taps = (taps / taps.sum(axis=1, keepdims=True)).astype(image.dtype)
+        image = jnp.moveaxis(jnp.tensordot(taps, image, axes=(1, axis)), 0, axis)
+    return image
+
+
+def _group_maps(
+    weighted: Float[Array, "*spatial K"], groups: int, percentile: float
+) -> Float[Array, "groups *spatial"]:
+    channels = weighted.shape[-1]
+    group = jnp.arange(channels) * min(groups, channels) // channels
+    summed = jax.ops.segment_sum(jnp.moveaxis(weighted, -1, 0), group, min(groups, channels))
+    maps = jax.nn.relu(summed)
+    flat = maps.reshape(len(maps), -1).astype(jnp.float32)
+    threshold = jnp.percentile(flat, percentile, axis=1).astype(maps.dtype)
+    return jnp.where(maps > threshold.reshape((-1,) + (1,) * (maps.ndim - 1)), maps, 0)
+
+
+def _masked_scores(
+    tap: Tap, change_fn: Callable[[Array], Array], chunk_size: int
+) -> Float[Array, " K"]:
+    """The scores of the image times the changed mask of each channel."""
 
     def masked_score(channel):
-        mask = unit_range(upsample(channel, tap.image.shape[:-1]))
-        return tap.score_image(tap.image * mask[..., None].astype(tap.image.dtype))
+        return tap.score_image(tap.image * change_fn(_mask(tap, channel)))
 
-    channels = jnp.moveaxis(tap.activations, -1, 0)
-    scores = jax.lax.map(masked_score, channels, batch_size=min(chunk_size, len(channels)))
+    return mapped(masked_score, jnp.moveaxis(tap.activations, -1, 0), chunk_size)
+
+
+def _mask(tap: Tap, channel: Float[Array, "*spatial"]) -> Float[Array, "*size 1"]:
+    mask = unit_range(upsample(channel, tap.image.shape[:-1]))
+    return mask[..., None].astype(tap.image.dtype)
+
+
+def _softmax(tap: Tap, scores: Float[Array, " K"]) -> Float[Array, "*ones K"]:
     weights = jax.nn.softmax(scores).astype(tap.activations.dtype)
-    return weights.reshape((1,) * (tap.activations.ndim - 1) + (-1,))
+    return weights.reshape((1,) * len(tap.spatial_axes) + (-1,))

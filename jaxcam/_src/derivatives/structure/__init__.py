@@ -18,6 +18,7 @@ from jaxcam._src.derivatives.structure.plan import (
     Pooled,
     plan,
 )
+from jaxcam._src.derivatives.structure.program import depends
 
 __all__ = [
     "Dense",
@@ -29,6 +30,7 @@ __all__ = [
     "Pooled",
     "Structure",
     "check",
+    "depends",
     "plan",
     "structure",
 ]

@@ -127,12 +127,10 @@ class Program:
 
 def read(f: Callable[[Array], Array], x: Array) -> Program:
     """Traces a function, and finds what every variable of it sees of its argument."""
-    traced = jax.make_jaxpr(f)(x)
-    closed = jax.make_jaxpr(functools.partial(replay, traced, None, inlined=CALLS))([x])
-    jaxpr = closed.jaxpr.replace(eqns=live(closed.jaxpr.eqns, closed.jaxpr.outvars)[0])
-    position_axes, channel_axes = range(x.ndim - 1), range(max(x.ndim - 1, 0), x.ndim)
-    positions, by_position = trace(jaxpr, [relations.identity(x.shape, position_axes)])
-    channels, by_channel = trace(jaxpr, [relations.identity(x.shape, channel_axes)])
+    closed = _opened(f, x)
+    jaxpr = closed.jaxpr
+    positions, by_position = trace(jaxpr, [_positions(x)])
+    channels, by_channel = trace(jaxpr, [relations.identity(x.shape, range(x.ndim)[-1:])])
     steps = zip(by_position, by_channel, strict=True)
     return Program(
         jaxpr,
@@ -142,6 +140,25 @@ def read(f: Callable[[Array], Array], x: Array) -> Program:
         frozenset(i for i, step in enumerate(steps) if all(s.smooth for s in step)),
         Outcome([]).after(*by_position),
     )
+
+
+def depends(f: Callable[[Array], Array], x: Array) -> bool:
+    """Whether a scalar function may depend on any position of `x`; False is proved."""
+    jaxpr = _opened(f, x).jaxpr
+    seen = trace(jaxpr, [_positions(x)])[0].get(jaxpr.outvars[0]) if jaxpr.eqns else None
+    return seen is not None and bool(seen.any())
+
+
+def _opened(f: Callable[[Array], Array], x: Array) -> Any:
+    """The program of a function, calls opened, dead code removed."""
+    traced = jax.make_jaxpr(f)(x)
+    closed = jax.make_jaxpr(functools.partial(replay, traced, None, inlined=CALLS))([x])
+    eqns = live(closed.jaxpr.eqns, closed.jaxpr.outvars)[0]
+    return jex.ClosedJaxpr(closed.jaxpr.replace(eqns=eqns), closed.consts)
+
+
+def _positions(x: Array) -> Relation:
+    return relations.identity(x.shape, range(x.ndim)[:-1])
 
 
 def _evaluate(jaxpr: Any, consts: Sequence[Any], x: Array) -> dict[Any, Any]:

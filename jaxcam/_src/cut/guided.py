@@ -1,0 +1,77 @@
+"""Guided backpropagation: a function whose every ReLU passes back positive gradients only."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core as jex
+from jaxtyping import Array, Float
+
+from jaxcam._src.cut.find import CALLS, is_variable
+from jaxcam._src.cut.replay import replay
+
+
+def guided(f: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """The same function, with another gradient.
+
+    At every ReLU and ReLU6 the backward pass drops what is negative (Springenberg et al. 2015,
+    section 3, https://arxiv.org/abs/1412.6806).
+
+    Raises:
+      ValueError: by the result, where there is no ReLU, or one inside a loop or a branch.
+    """
+
+    def with_gates(x: Float[Array, "*shape"]) -> Array:
+        closed = jax.make_jaxpr(f)(x)
+        gated = 0
+
+        def gate(eqn: Any, outputs: Sequence[Any]) -> Sequence[Any]:
+            nonlocal gated
+            gated += _is_relu(eqn)
+            return [_positive_gradient(y) for y in outputs] if _is_relu(eqn) else outputs
+
+        (result,) = replay(closed, None, [x], CALLS, gate)
+        found = _count_relus(closed.eqns)
+        if not found or gated < found:
+            raise ValueError(
+                f"guided backpropagation changes ReLUs, and of {found} in the model {gated} can be "
+                "reached; it wants jax.nn.relu, jax.nn.relu6 or jax.numpy.maximum(x, 0), outside "
+                "of scan, while_loop and cond"
+            )
+        return result
+
+    return with_gates
+
+
+@jax.custom_vjp
+def _positive_gradient(x: Array) -> Array:
+    return x
+
+
+_positive_gradient.defvjp(lambda x: (x, None), lambda _, gradient: (jax.nn.relu(gradient),))
+
+
+def _is_relu(eqn: Any) -> bool:
+    """A maximum with 0; or a function with a rule of its own, made of one and of minima."""
+    if eqn.primitive.name == "max":
+        return any(not is_variable(v) and np.all(v.val == 0) for v in eqn.invars)
+    if eqn.primitive.name != "custom_jvp_call":
+        return False
+    steps = [*_steps(eqn)]
+    return {s.primitive.name for s in steps} <= {"max", "min"} and any(map(_is_relu, steps))
+
+
+def _count_relus(eqns: Iterable[Any]) -> int:
+    return sum(1 if _is_relu(eqn) else _count_relus(_inner(eqn)) for eqn in eqns)
+
+
+def _steps(eqn: Any) -> Iterator[Any]:
+    """The equations that it comes down to, once all calls are opened."""
+    inner = _inner(eqn)
+    yield from itertools.chain(*map(_steps, inner)) if inner else [eqn]
+
+
+def _inner(eqn: Any) -> list[Any]:
+    return [inner for body in jex.jaxprs_in_params(eqn.params) for inner in body.eqns]

@@ -1,0 +1,99 @@
+"""Tokens as a grid: what turns a transformer's layer into a place for class activation maps."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from jaxcam._src.base import ApplyFn, HeadFn, SplitFn
+from jaxcam._src.cut import split
+from jaxcam._src.derivatives.structure import depends
+
+_MOST_EXTRA = 8  # class and register tokens that are looked for
+
+
+def token_grid(
+    apply_fn: ApplyFn,
+    layer: str | SplitFn,
+    *,
+    extra: int | None = None,
+    grid: tuple[int, ...] | None = None,
+) -> SplitFn:
+    """Cuts a model at a layer of tokens, and lays the image's tokens out as a grid.
+
+    `explainer` and `tap` take the result in place of a layer. The tokens `[tokens, K]` of one
+    image are `extra` ones (class, registers), then those of the patches, row by row. The extra
+    ones keep their values and are no part of the map.
+
+    Args:
+      apply_fn: as for `explainer`.
+      layer: the name of a layer that returns tokens, or what `split` returns.
+      extra: how many tokens come before the patches; None infers it.
+      grid: of the patches, `(h, w)`; None infers it: patches are equal, so the grid has the
+        proportions of the image.
+
+    Returns:
+      `(variables, image) -> (activations [*grid, K], head)`.
+
+    Raises:
+      ValueError: by the result, where the layer returns no tokens, where no grid or several fit,
+        or where the patches' tokens cannot reach what the model returns: in the last block of a
+        transformer that classifies by its class token, say.
+    """
+
+    def split_fn(variables: PyTree, image: Array) -> tuple[Array, HeadFn]:
+        at = split(apply_fn, layer) if isinstance(layer, str) else layer
+        tokens, head = at(variables, image)
+        if tokens.ndim != 2:
+            raise ValueError(
+                f"the layer returns {list(tokens.shape)}; wanted tokens [tokens, K]. A layer that "
+                "returns [*spatial, K] needs no token_grid"
+            )
+        first, shape = _layout(len(tokens), image.shape[:-1], extra, grid)
+
+        def grid_head(activations: Float[Array, "*grid K"]) -> Any:
+            patches = activations.reshape(-1, activations.shape[-1])
+            return head(jnp.concatenate([tokens[:first], patches.astype(tokens.dtype)]))
+
+        activations = tokens[first:].reshape(*shape, -1)
+        _check_reach(grid_head, activations, layer)
+        return activations, grid_head
+
+    return split_fn
+
+
+def _layout(
+    tokens: int, size: tuple[int, ...], extra: int | None, grid: tuple[int, ...] | None
+) -> tuple[int, tuple[int, ...]]:
+    """How many tokens are extra, and the grid of the others."""
+    sides = math.gcd(*size)
+    grids = {tuple(n // p for n in size) for p in range(1, sides + 1) if sides % p == 0}
+    counts = range(_MOST_EXTRA + 1) if extra is None else [extra]
+    wanted = sorted({*grids} if grid is None else {grid})
+    found = [(e, g) for e in counts for g in wanted if e + math.prod(g) == tokens]
+    if len(found) == 1:
+        return found[0]
+    known = f"extra={extra}, grid={grid} and {tokens} tokens of an image {list(size)}"
+    if not found:
+        raise ValueError(
+            f"no grid fits {known}; give the class and register tokens before the patches as "
+            "extra=, and the rows and columns of patches as grid="
+        )
+    several = ", ".join(f"extra={e} with grid={g}" for e, g in found)
+    raise ValueError(f"several grids fit {known}: {several}; choose one with extra= or grid=")
+
+
+def _check_reach(head: HeadFn, activations: Array, layer: str | SplitFn) -> None:
+    def total(activations):
+        sums = [jnp.sum(x.astype(jnp.float32)) for x in jax.tree.leaves(head(activations))]
+        return jnp.sum(jnp.stack(sums))
+
+    if not depends(total, activations):
+        name = f"layer {layer!r}" if isinstance(layer, str) else "the layer"
+        raise ValueError(
+            f"the patches' tokens of {name} cannot reach what the model returns: only its extra "
+            "tokens do, and every gradient is zero. Choose a layer before the last attention, "
+            "such as the first normalisation of the last block"
+        )

@@ -1,0 +1,97 @@
+"""Transformers: tokens laid out as a grid, and the layer from which no gradient comes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from transformers import GRID, WIDTH, swin, vit
+
+import jaxcam
+
+
+def _split(case, layer=None, **knobs):
+    split_fn = jaxcam.token_grid(case.apply_fn, layer or case.layer, **knobs)
+    return split_fn(case.variables, case.image)
+
+
+@pytest.mark.parametrize("registers", [0, 4])
+def test_head_of_the_grid_is_the_model(registers):
+    case = vit(registers)
+    activations, head = _split(case)
+    assert activations.shape == (*GRID, WIDTH)
+    logits = case.apply_fn(case.variables, case.image)
+    np.testing.assert_allclose(head(activations), logits, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(head(jnp.zeros_like(activations)), logits, rtol=1e-3)
+
+
+def test_the_grid_holds_the_patches_row_by_row():
+    case = vit()
+    tokens, _ = jaxcam.split(case.apply_fn, case.layer)(case.variables, case.image)
+    activations, _ = _split(case)
+    np.testing.assert_array_equal(activations[1, 2], tokens[1 + 4 + 2])
+
+
+@pytest.mark.parametrize("case", [vit(), vit(4), swin()], ids=["vit", "vit, registers", "swin"])
+@pytest.mark.parametrize(
+    "method", [jaxcam.grad_cam, jaxcam.layer_cam, jaxcam.score_cam, jaxcam.grad_cam_plus_plus]
+)
+def test_a_transformer_is_explained(case, method):
+    layer = jaxcam.token_grid(case.apply_fn, case.layer)
+    explain = jax.jit(jax.vmap(jaxcam.explainer(case.apply_fn, layer, method), (None, 0)))
+    explanation = explain(case.variables, jnp.stack([case.image, -case.image]))
+    assert explanation.heatmap.shape == (2, *case.image.shape[:2])
+    assert np.isfinite(explanation.heatmap).all()
+    np.testing.assert_allclose(explanation.heatmap.max((1, 2)), 1, atol=1e-6)
+
+
+def test_the_gradient_is_that_of_the_tokens():
+    case = vit()
+    tap = jaxcam.tap(
+        case.apply_fn,
+        jaxcam.token_grid(case.apply_fn, case.layer),
+        case.variables,
+        case.image,
+        2,
+    )
+    tokens, head = jaxcam.split(case.apply_fn, case.layer)(case.variables, case.image)
+    wanted = jax.grad(lambda tokens: head(tokens)[2])(tokens)[1:].mean(0)
+    np.testing.assert_allclose(jaxcam.grad_cam(tap)[0, 0], wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("layer", ["block1", "block1/norm2", "norm"])
+def test_a_layer_behind_the_last_attention_is_refused(layer):
+    explain = jaxcam.explainer(vit().apply_fn, jaxcam.token_grid(vit().apply_fn, layer))
+    with pytest.raises(ValueError, match=rf"layer '{layer}' cannot reach .* before the last"):
+        jax.jit(explain)(vit().variables, vit().image)
+
+
+def test_a_layer_without_tokens_is_refused():
+    with pytest.raises(ValueError, match=r"returns \[4, 4, 12\]; wanted tokens \[tokens, K\]"):
+        _split(vit(), "patches")
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"extra": 2}, r"no grid fits extra=2, grid=None and 17 tokens of an image \[16, 16\]"),
+        ({"grid": (2, 3)}, r"no grid fits extra=None, grid=\(2, 3\)"),
+        ({"extra": 1, "grid": (2, 8)}, None),
+    ],
+)
+def test_a_layout_that_does_not_fit_is_refused(knobs, message):
+    if message is None:
+        assert _split(vit(), **knobs)[0].shape == (2, 8, WIDTH)
+        return
+    with pytest.raises(ValueError, match=message):
+        _split(vit(), **knobs)
+
+
+def test_an_ambiguous_layout_is_refused():
+    def apply_fn(variables, x):
+        return jaxcam.tag(x.reshape(-1, 3)[:4], "tokens").mean(0)
+
+    image = jnp.ones((2, 2, 3))
+    split_fn = jaxcam.token_grid(apply_fn, "tokens")
+    with pytest.raises(ValueError, match=r"several .* extra=0 with grid=\(2, 2\), extra=3 with"):
+        split_fn(None, image)
+    assert jaxcam.token_grid(apply_fn, "tokens", extra=0)(None, image)[0].shape == (2, 2, 3)
