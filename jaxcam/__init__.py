@@ -1,6 +1,7 @@
 """Class activation maps for JAX and Flax, as pure functions, with exact derivatives."""
 
 # The model
+from jaxcam._src import conventions
 from jaxcam._src.adapters.linen import from_linen
 from jaxcam._src.adapters.nnx import from_nnx
 
@@ -10,7 +11,7 @@ from jaxcam._src.audit.attack import shift_logits
 from jaxcam._src.audit.verdict import verdict
 
 # Records
-from jaxcam._src.base import Derivatives, Explanation, Layer, Model, Tap
+from jaxcam._src.base import Convention, Derivatives, Explanation, Layer, Model, Tap
 from jaxcam._src.cut import layers, split, tag
 
 # The bundled networks and images
@@ -72,6 +73,7 @@ from jaxcam._src.weights.smoothed import (
 __all__ = [
     "Alpha",
     "Audit",
+    "Convention",
     "Derivatives",
     "Explanation",
     "Layer",
@@ -85,6 +87,7 @@ __all__ = [
     "cam",
     "closed_form",
     "combine",
+    "conventions",
     "counterfactual_grad_cam",
     "derivatives",
     "digits_relu",

@@ -13,6 +13,7 @@ CHECKED = [
     "audit.report",
     "audit.verdict",
     "cli",
+    "conventions",
     "cut",
     "demo",
     "derivatives",

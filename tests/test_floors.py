@@ -11,12 +11,13 @@ FLOORS = [
     {"cut", "scores", "maps", "render"},
     {"derivatives"},
     {"weights", "adapters", "metrics"},
-    {"explain", "files", "methods", "tokens"},
+    {"conventions", "files", "methods", "tokens"},
+    {"explain"},
     {"audit"},
     {"demo"},
     {"cli"},
 ]
-PACKAGES = {"cut", "derivatives", "weights", "adapters", "metrics", "audit", "demo"}
+PACKAGES = {"cut", "conventions", "derivatives", "weights", "adapters", "metrics", "audit", "demo"}
 READERS_OF_JAXPRS = {"cut", "derivatives/structure"}
 
 

@@ -1,7 +1,8 @@
 """The records that pass from stage to stage, and the types of what is passed as a function."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -15,7 +16,7 @@ HeadFn: TypeAlias = Callable[[Array], Any]  # activations -> logits
 SplitFn: TypeAlias = Callable[[Any, Array], tuple[Array, HeadFn]]
 ScoreFn: TypeAlias = Callable[[Any, Any], Array]  # (logits, target) -> scalar
 Key: TypeAlias = PRNGKeyArray | UInt32[Array, "words"]  # of jax.random, of either kind
-FuseFn: TypeAlias = Callable[[Array], Array]  # heatmaps [layers, *spatial] -> [*spatial]
+FuseFn: TypeAlias = Callable[[Any], Array]  # heatmaps [layers, *spatial] -> [*spatial]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,8 @@ class Tap:
       score_image: the score as a function of the image.
       logits: what the model returns for the image.
       target: what is explained, as the score function takes it.
-      at_image: the tap of another image: same layer, same target.
+      at_image: the tap of another image: same layer, score and target.
+      at_score: the tap of another score: same image, layer and target.
     """
 
     activations: Float[Array, "*spatial K"]
@@ -79,6 +81,7 @@ class Tap:
     logits: Any
     target: Any
     at_image: "Callable[[Array], Tap]"
+    at_score: "Callable[[ScoreFn], Tap]"
 
     @property
     def spatial_axes(self) -> tuple[int, ...]:
@@ -88,6 +91,33 @@ class Tap:
 
 # Weights [1, ..., 1, K] or [*spatial, K]; or the map itself, [*spatial], of a method without any.
 WeightsFn: TypeAlias = Callable[[Tap], Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Convention:
+    """How one library goes from weights to a heatmap, and what it computes in a way of its own.
+
+    Attributes:
+      combine_fn: weights and activations -> cam `[*spatial]`.
+      layer_fn: cam and the image's `*size` -> the heatmap of one layer, of that size or of the
+        layer's.
+      fuse_fn: the heatmaps of several layers, stacked if they are of one size, -> one heatmap.
+      finish_fn: heatmap -> heatmap, at the end, whether layers were fused or not.
+      variants: methods, scores and fusions of jaxcam -> those of the library in their place.
+    """
+
+    combine_fn: Callable[[Array, Array], Array]
+    layer_fn: Callable[[Array, tuple[int, ...]], Array]
+    fuse_fn: Callable[[Any], Array]
+    finish_fn: Callable[[Array], Array]
+    variants: Mapping[Callable[..., Array], Callable[..., Array]]
+
+    def variant(self, function: Callable[..., Array]) -> Callable[..., Array]:
+        """The library's own way of a method, a score or a fusion, bound to the same knobs."""
+        if isinstance(function, functools.partial):
+            own = self.variant(function.func)
+            return functools.partial(own, *function.args, **function.keywords)
+        return self.variants.get(function, function)
 
 
 @jax.tree_util.register_dataclass

@@ -10,6 +10,7 @@ from jaxtyping import Array, ArrayLike, PyTree
 
 from jaxcam._src.base import (
     ApplyFn,
+    Convention,
     Explanation,
     FuseFn,
     ScoreFn,
@@ -17,8 +18,8 @@ from jaxcam._src.base import (
     Tap,
     WeightsFn,
 )
+from jaxcam._src.conventions.paper import paper
 from jaxcam._src.cut import split
-from jaxcam._src.maps import combine, fuse_max, unit_range, upsample
 from jaxcam._src.scores import logit
 from jaxcam._src.weights.gradient import grad_cam
 
@@ -29,7 +30,8 @@ def explainer(
     method: WeightsFn = grad_cam,
     *,
     score_fn: ScoreFn = logit,
-    fuse: FuseFn = fuse_max,
+    fuse: FuseFn | None = None,
+    convention: Convention = paper,
 ) -> Callable[..., Explanation]:
     """Makes a pure function that explains one image.
 
@@ -40,7 +42,10 @@ def explainer(
         that runs several times; or a list or tuple of these, shallow to deep, to be fused.
       method: `Tap -> weights`. Bind its knobs with `functools.partial`.
       score_fn: `(logits, target) -> scalar`, what is explained.
-      fuse: heatmaps `[layers, *spatial]` in [0, 1] to `[*spatial]`; used for several layers.
+      fuse: heatmaps `[layers, *spatial]` in [0, 1] to `[*spatial]`; used for several layers. None
+        is that of the convention: `jaxcam.fuse_max` for the papers'.
+      convention: how range, size and order of the heatmap are made, and by which variants of
+        methods: one of `jaxcam.conventions`. The default follows the papers.
 
     Returns:
       `explain(variables, image, target=None) -> Explanation`, for an image `[*spatial, C]` as the
@@ -59,22 +64,29 @@ def explainer(
         raise ValueError("explainer got an empty sequence of layers; name one at least")
     if not callable(method):
         raise ValueError(f"method is {method!r}; wanted a function, such as jaxcam.grad_cam")
+    method, score_fn = convention.variant(method), convention.variant(score_fn)
+    fuse_fn = convention.variant(fuse or convention.fuse_fn)
 
     def explain(variables: PyTree, image: ArrayLike, target: Any = None) -> Explanation:
         taps = [tap(apply_fn, at, variables, image, target, score_fn=score_fn) for at in chosen]
         weights = tuple(method(t) for t in taps)
-        cams = tuple(combine(w, t.activations) for w, t in zip(weights, taps, strict=True))
+        pairs = zip(weights, taps, strict=True)
+        cams = tuple(convention.combine_fn(w, t.activations) for w, t in pairs)
         shape = taps[0].image.shape[:-1]
-        heatmaps = [unit_range(upsample(cam, shape)) for cam in cams]
-        logits, target = taps[0].logits, taps[0].target
-        if not several:
-            return Explanation(heatmaps[0], cams[0], weights[0], logits, target)
-        fused = fuse(jnp.stack(heatmaps))
-        if fused.shape != shape:
-            raise ValueError(f"fuse returned a map of shape {fused.shape}; wanted {shape}")
-        return Explanation(unit_range(fused), cams, weights, logits, target)
+        heatmaps = [convention.layer_fn(cam, shape) for cam in cams]
+        heatmap = _fused(fuse_fn, heatmaps) if several else heatmaps[0]
+        made = (cams, weights) if several else (cams[0], weights[0])
+        return Explanation(convention.finish_fn(heatmap), *made, taps[0].logits, taps[0].target)
 
     return explain
+
+
+def _fused(fuse_fn: FuseFn, heatmaps: list[Array]) -> Array:
+    sizes = {heatmap.shape for heatmap in heatmaps}
+    fused = fuse_fn(jnp.stack(heatmaps) if len(sizes) == 1 else heatmaps)
+    if fused.shape not in sizes:
+        raise ValueError(f"fuse returned a map of shape {fused.shape}; wanted {min(sizes)}")
+    return fused
 
 
 def tap(
@@ -101,7 +113,7 @@ def tap(
         )
     split_fn = split(apply_fn, layer) if isinstance(layer, str) else layer
 
-    def tap_at(image: ArrayLike, target: Any) -> Tap:
+    def tap_at(image: ArrayLike, target: Any, score_fn: ScoreFn) -> Tap:
         image = _checked_image(image)
         activations, head = split_fn(variables, image)
         _check_activations(activations, image, layer)
@@ -115,10 +127,11 @@ def tap(
             score_image=lambda image: score_fn(apply_fn(variables, image), target),
             logits=logits,
             target=target,
-            at_image=lambda image: tap_at(image, target),
+            at_image=lambda image: tap_at(image, target, score_fn),
+            at_score=lambda score_fn: tap_at(image, target, score_fn),
         )
 
-    return tap_at(image, target)
+    return tap_at(image, target, score_fn)
 
 
 def _checked_image(image: Any) -> Array:

@@ -28,14 +28,20 @@ def ablation_cam(tap: Tap, *, chunk_size: int = 64) -> Float[Array, "*ones K"]:
     Raises:
       ValueError: `chunk_size` is below 1.
     """
-    channels = jnp.arange(tap.activations.shape[-1])
+    return drops_without(tap, jnp.zeros(tap.activations.shape[-1:]), chunk_size)
+
+
+def drops_without(tap: Tap, values: Float[Array, " K"], chunk_size: int) -> Float[Array, "*ones K"]:
+    """The share of the score that is lost when channel k has `values[k]` everywhere."""
+    channels = jnp.arange(len(values))
+    values = values.astype(tap.activations.dtype)
 
     def ablated_score(channel):
-        return tap.score_activations(jnp.where(channels == channel, 0, tap.activations))
+        is_ablated = channels == channel
+        return tap.score_activations(jnp.where(is_ablated, values[channel], tap.activations))
 
     score = tap.score_activations(tap.activations)
-    drops = score - mapped(ablated_score, channels, chunk_size)
-    weights = quotient(drops, score)
+    weights = quotient(score - mapped(ablated_score, channels, chunk_size), score)
     return weights.reshape((1,) * len(tap.spatial_axes) + (-1,)).astype(tap.activations.dtype)
 
 

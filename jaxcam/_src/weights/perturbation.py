@@ -1,5 +1,6 @@
 """Methods that look at the score of changed images: forward passes, no gradient."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -32,7 +33,7 @@ def score_cam(tap: Tap, *, chunk_size: int = 16) -> Float[Array, "*ones K"]:
     Raises:
       ValueError: `chunk_size` is below 1.
     """
-    return _softmax(tap, _masked_scores(tap, lambda mask: mask, chunk_size))
+    return softmax(tap, masked_scores(tap, functools.partial(mask_of, tap), chunk_size))
 
 
 def ss_cam(
@@ -63,10 +64,10 @@ def ss_cam(
 
     def scores(key):
         noise = jax.random.normal(key, (*tap.image.shape[:-1], 1), tap.image.dtype)
-        return _masked_scores(tap, lambda mask: mask + sigma * noise, chunk_size)
+        return masked_scores(tap, lambda a: mask_of(tap, a) + sigma * noise, chunk_size)
 
     found = jax.lax.map(scores, jax.random.split(key, samples))
-    return _softmax(tap, found.mean(axis=0))
+    return softmax(tap, found.mean(axis=0))
 
 
 def is_cam(tap: Tap, *, samples: int = 10, chunk_size: int = 16) -> Float[Array, "*ones K"]:
@@ -91,10 +92,10 @@ def is_cam(tap: Tap, *, samples: int = 10, chunk_size: int = 16) -> Float[Array,
     check_counts(samples=samples)
 
     def scores(strength):
-        return _masked_scores(tap, lambda mask: strength * mask, chunk_size)
+        return masked_scores(tap, lambda a: strength * mask_of(tap, a), chunk_size)
 
     strengths = (jnp.arange(samples, dtype=tap.image.dtype) + 1) / samples
-    return _softmax(tap, jax.lax.map(scores, strengths).mean(axis=0))
+    return softmax(tap, jax.lax.map(scores, strengths).mean(axis=0))
 
 
 def group_cam(
@@ -133,7 +134,7 @@ def group_cam(
     maps = _group_maps(grad_cam(tap) * tap.activations, groups, percentile)
 
     def revealed_score(group):
-        mask = _mask(tap, group)
+        mask = mask_of(tap, group)
         return tap.score_image(tap.image * mask + baseline * (1 - mask))
 
     gains = mapped(revealed_score, maps, chunk_size) - tap.score_image(baseline)
@@ -169,22 +170,24 @@ def _group_maps(
     return jnp.where(maps > threshold.reshape((-1,) + (1,) * (maps.ndim - 1)), maps, 0)
 
 
-def _masked_scores(
-    tap: Tap, change_fn: Callable[[Array], Array], chunk_size: int
+def masked_scores(
+    tap: Tap, mask_fn: Callable[[Array], Array], chunk_size: int
 ) -> Float[Array, " K"]:
-    """The scores of the image times the changed mask of each channel."""
+    """The scores of the image times `mask_fn` of each channel: `[*spatial]` -> `[*size, 1]`."""
 
     def masked_score(channel):
-        return tap.score_image(tap.image * change_fn(_mask(tap, channel)))
+        return tap.score_image(tap.image * mask_fn(channel))
 
     return mapped(masked_score, jnp.moveaxis(tap.activations, -1, 0), chunk_size)
 
 
-def _mask(tap: Tap, channel: Float[Array, "*spatial"]) -> Float[Array, "*size 1"]:
+def mask_of(tap: Tap, channel: Float[Array, "*spatial"]) -> Float[Array, "*size 1"]:
+    """The mask of Score-CAM: a channel at the size of the image, in [0, 1]."""
     mask = unit_range(upsample(channel, tap.image.shape[:-1]))
     return mask[..., None].astype(tap.image.dtype)
 
 
-def _softmax(tap: Tap, scores: Float[Array, " K"]) -> Float[Array, "*ones K"]:
+def softmax(tap: Tap, scores: Float[Array, " K"]) -> Float[Array, "*ones K"]:
+    """Weights from scores: positive, of sum 1."""
     weights = jax.nn.softmax(scores).astype(tap.activations.dtype)
     return weights.reshape((1,) * len(tap.spatial_axes) + (-1,))

@@ -1,0 +1,118 @@
+"""With a convention a heatmap is, number by number, that of the library: golden files of five.
+
+They were written by the libraries themselves: see golden/make_torch.py and make_tensorflow.py.
+"""
+
+import functools
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcam
+
+GOLDEN = Path(__file__).parent / "golden"
+sys.path.insert(0, str(GOLDEN))
+import networks  # noqa: E402  # it lies beside the scripts, which run without jaxcam
+
+KEY = jax.random.key(0)
+FUSIONS = {"layer_cam": jaxcam.fuse_layer_cam, "refine_cam": jaxcam.fuse_refine_cam}
+KNOBS = {  # the noise of the golden files is next to none
+    "smooth_grad_cam_plus_plus": {"key": KEY, "sigma": 0.0},
+    "ss_cam": {"key": KEY, "sigma": 0.0, "samples": 2},
+}
+# Behind SiLU the closed form has poles, and near them float32 rounding is magnified.
+LOOSE = {"tf_keras_vis/dense/layer2/grad_cam_plus_plus": 3e-5}
+
+
+@functools.cache
+def _golden(library: str, network: str) -> dict[str, np.ndarray]:
+    with np.load(GOLDEN / f"{library}_{network}.npz") as file:
+        return dict(file)
+
+
+def _cases():
+    for library in ("pytorch_grad_cam", "torchcam", "captum", "tf_keras_vis", "xplique"):
+        for network in networks.NETWORKS:
+            for entry in _golden(library, network):
+                if "/" in entry:
+                    yield library, network, entry
+
+
+@functools.cache
+def _apply_fn(network: str):
+    pooled = network == "pooled"
+    activation = jax.nn.relu if pooled else jax.nn.silu
+
+    def conv(x, kernel, bias, stride):
+        numbers, padding = ("NHWC", "HWIO", "NHWC"), [(1, 1), (1, 1)]
+        x = jax.lax.conv_general_dilated(
+            x[None], kernel, (stride, stride), padding, dimension_numbers=numbers
+        )
+        return x[0] + bias[None, None]
+
+    def apply_fn(w, x):
+        x = jaxcam.tag(activation(conv(x, w["conv1"], w["bias1"], 2)), "layer1")
+        if not pooled:
+            x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (2, 2, 1), (2, 2, 1), "VALID")
+        x = jaxcam.tag(activation(conv(x, w["conv2"], w["bias2"], 1)), "layer2")
+        x = x.mean((0, 1)) if pooled else x.reshape(-1)
+        return x @ w["kernel"] + w["bias"]
+
+    return apply_fn
+
+
+def _explained(library: str, network: str, entry: str, sign: int = 1) -> jaxcam.Explanation:
+    place, name = entry.split("/")
+    layer = networks.LAYERS if place == "both" else place
+    score_fn, fuse = jaxcam.logit, FUSIONS.get(name) if place == "both" else None
+    method = getattr(jaxcam, name, jaxcam.grad_cam)
+    if name == "finer":
+        method, score_fn = jaxcam.grad_cam, jaxcam.finer
+    if name == "shapley_cam":
+        score_fn = jaxcam.rest
+    if library == "pytorch_grad_cam" and name == "layer_cam":
+        fuse = None  # its LayerCAM has the mean, as all its methods
+    convention = getattr(jaxcam.conventions, library)
+    if sign < 0:
+        own = convention.variant(method)
+        method = lambda tap: -own(tap)  # noqa: E731  # one line says it
+    explain = jaxcam.explainer(
+        _apply_fn(network),
+        layer,
+        functools.partial(method, **KNOBS[name]) if name in KNOBS else method,
+        score_fn=score_fn,
+        fuse=fuse,
+        convention=convention,
+    )
+    explain = jax.jit(jax.vmap(explain, in_axes=(None, 0, 0)))
+    weights = jax.tree.map(jnp.asarray, networks.weights(network))
+    return explain(weights, jnp.asarray(networks.images()), jnp.array(networks.TARGETS))
+
+
+@pytest.mark.parametrize(("library", "network", "entry"), [*_cases()])
+def test_the_heatmap_is_that_of_the_library(library, network, entry):
+    golden = _golden(library, network)
+    explanation = _explained(library, network, entry)
+    np.testing.assert_allclose(explanation.logits, golden["logits"], rtol=1e-5, atol=1e-5)
+    wanted = golden[entry]
+    assert explanation.heatmap.shape == wanted.shape
+    tolerance = LOOSE.get(f"{library}/{network}/{entry}", 1e-5)
+    heatmap = explanation.heatmap
+    if "eigen" in entry:  # its sign is an accident of the library's linear algebra
+        negated = _explained(library, network, entry, sign=-1).heatmap
+        is_closer = abs(heatmap - wanted).max((1, 2)) < abs(negated - wanted).max((1, 2))
+        heatmap = jnp.where(is_closer[:, None, None], heatmap, negated)
+    largest = abs(wanted).max()
+    np.testing.assert_allclose(heatmap / largest, wanted / largest, rtol=0, atol=tolerance)
+    assert np.ptp(wanted / largest) > 100 * tolerance
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.npz")), ids=lambda path: path.stem)
+def test_golden_files_are_small_and_say_what_made_them(path):
+    assert path.stat().st_size < 50_000
+    with np.load(path) as file:
+        assert f"seed {networks.SEED}" in str(file["versions"])
