@@ -155,3 +155,5 @@ def test_what_is_no_layer_and_no_method_is_refused():
         tap(case.apply_fn, 3, case.variables, case.image)
     with pytest.raises(ValueError, match=r"method is 'grad_cam'; wanted a function"):
         explainer(case.apply_fn, "block2", "grad_cam")
+    with pytest.raises(ValueError, match=r"convention is 'torchcam'; .* jaxcam\.conventions"):
+        explainer(case.apply_fn, "block2", convention="torchcam")

@@ -64,6 +64,8 @@ def explainer(
         raise ValueError("explainer got an empty sequence of layers; name one at least")
     if not callable(method):
         raise ValueError(f"method is {method!r}; wanted a function, such as jaxcam.grad_cam")
+    if not isinstance(convention, Convention):
+        raise ValueError(f"convention is {convention!r}; wanted one of jaxcam.conventions")
     method, score_fn = convention.variant(method), convention.variant(score_fn)
     fuse_fn = convention.variant(fuse or convention.fuse_fn)
 

@@ -4,7 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike
 
 from jaxcam._src.base import Convention, Tap
 from jaxcam._src.conventions.resizing import align_corners, near_unit_range
@@ -66,7 +66,7 @@ def _fem(tap: Tap, *, k: float = 2.0) -> Array:
     return rare.mean(axis=tap.spatial_axes, keepdims=True, dtype=tap.activations.dtype)
 
 
-def _finer(logits: Array, target: Array, *, gamma: float = 1.0, references: int = 3) -> Array:
+def _finer(logits: Array, target: ArrayLike, *, gamma: float = 1.0, references: int = 3) -> Array:
     """Comparisons are weighted by probability."""
     distance = jnp.where(jnp.arange(len(logits)) == target, -1.0, abs(logits - logits[target]))
     nearest = jnp.argsort(distance)[1 : references + 1]
