@@ -18,6 +18,7 @@ import numpy as np
 import resnet
 import timing
 import torch
+from resnet_torch import ResNet
 from rich.console import Console
 from rich.table import Table
 
@@ -60,7 +61,7 @@ def main() -> None:
     weights = resnet.weights(seed=0)
     images = np.random.default_rng(0).random((BATCH, 224, 224, 3), np.float32)
     targets = [1, 7, 7, 400]
-    model = resnet.in_torch(weights)
+    model = ResNet(weights)
     x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     rows = []
     for library, methods in METHODS.items():

@@ -57,22 +57,12 @@ def main() -> None:
     sure = _sure(model, images, labels)
     rows = []
     for name in track(options.methods or METHODS, "explaining"):
-        explain = _explainer(model, name)
         start = time.perf_counter()
+        explain = _explainer(model, name)
         _check_finite(name, explain, images, labels)
         count = options.slow_grids if name in SLOW else options.grids
         shares = _shares(name, explain, images[sure], labels[sure], count)
-        rows.append(
-            {
-                "method": name,
-                "score": SCORES.get(name, jaxcam.logit).__name__,
-                "share": shares.mean(),
-                "standard_error": shares.mean(axis=1).std(ddof=1) / len(shares) ** 0.5,
-                "maps": shares.size,
-                "seconds": time.perf_counter() - start,
-                **KNOBS.get(name, {}),
-            }
-        )
+        rows.append({**_row(name, shares), "seconds": time.perf_counter() - start})
     rows.sort(key=lambda row: -row["share"])
     _print(rows, len(images), int(sure.sum()))
     if not options.methods:
@@ -126,6 +116,17 @@ def _shares(name: str, explain, images: np.ndarray, labels: np.ndarray, count: i
         own = cells.reshape(4, 4)[np.arange(4), np.arange(4)]
         shares.append(np.divide(own, total, out=np.full(4, 0.25), where=total > 0))
     return np.array(shares)
+
+
+def _row(name: str, shares: np.ndarray) -> dict:
+    return {
+        "method": name,
+        "score": SCORES.get(name, jaxcam.logit).__name__,
+        "share": shares.mean(),
+        "standard_error": shares.mean(axis=1).std(ddof=1) / len(shares) ** 0.5,
+        "maps": shares.size,
+        **KNOBS.get(name, {}),
+    }
 
 
 def _print(rows: list[dict], photographs: int, sure: int) -> None:

@@ -1,4 +1,4 @@
-"""ResNet-18 (He et al. 2016, https://arxiv.org/abs/1512.03385) in JAX and in PyTorch.
+"""ResNet-18 (He et al. 2016, https://arxiv.org/abs/1512.03385); in PyTorch: resnet_torch.py.
 
 Random weights, the same in both; batch norms are folded into the convolutions, as in deployment.
 """
@@ -69,46 +69,3 @@ def apply_fn(w: dict[str, Any], image: jax.Array) -> jax.Array:
             x = jax.nn.relu(y + skipped)
         x = jaxcam.tag(x, f"layer{stage}")
     return x.mean((0, 1)) @ w["dense"]
-
-
-def in_torch(w: dict[str, Any]) -> Any:
-    """The same as a `torch.nn.Module` in evaluation, channels first."""
-    import torch
-    from torch import nn
-
-    def conv(name: str, window: int, before: int, after: int, stride: int) -> nn.Conv2d:
-        module = nn.Conv2d(before, after, window, stride, window // 2)
-        with torch.no_grad():
-            module.weight.copy_(torch.from_numpy(w[name]["kernel"]).permute(3, 2, 0, 1))
-            module.bias.copy_(torch.from_numpy(w[name]["bias"]))
-        return module
-
-    convs = {row[0]: conv(*row) for row in convolutions()}
-
-    class Block(nn.Module):
-        def __init__(self, name: str):
-            super().__init__()
-            self.conv1, self.conv2 = convs[f"{name}.conv1"], convs[f"{name}.conv2"]
-            self.shortcut = convs.get(f"{name}.shortcut", nn.Identity())
-            self.relu = nn.ReLU()
-
-        def forward(self, x):
-            return self.relu(self.conv2(self.relu(self.conv1(x))) + self.shortcut(x))
-
-    class ResNet(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.stem, self.relu, self.pool = convs["stem"], nn.ReLU(), nn.MaxPool2d(3, 2, 1)
-            for stage in range(1, len(WIDTHS) + 1):
-                blocks = [Block(f"layer{stage}.{block}") for block in range(BLOCKS)]
-                setattr(self, f"layer{stage}", nn.Sequential(*blocks))
-            self.dense = nn.Linear(WIDTHS[-1], CLASSES, bias=False)
-            with torch.no_grad():
-                self.dense.weight.copy_(torch.from_numpy(w["dense"]).T)
-
-        def forward(self, x):
-            x = self.pool(self.relu(self.stem(x)))
-            x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-            return self.dense(x.mean((2, 3)))
-
-    return ResNet().eval()

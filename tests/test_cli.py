@@ -267,7 +267,7 @@ def test_an_interrupt_is_one_line(capsys, monkeypatch, tmp_path):
     def interrupted(methods, folder):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.report, "run", interrupted)
+    monkeypatch.setattr(cli.lists.report, "run", interrupted)
     code, _, err = _run(capsys, "demo", "--out", tmp_path)
     assert (code, err) == (130, "jaxcam: interrupted\n")
 

@@ -17,7 +17,6 @@ FLOORS = [
     {"demo"},
     {"cli"},
 ]
-PACKAGES = {"cut", "conventions", "derivatives", "weights", "adapters", "metrics", "audit", "demo"}
 READERS_OF_JAXPRS = {"cut", "derivatives/structure"}
 
 

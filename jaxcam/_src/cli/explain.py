@@ -1,0 +1,89 @@
+"""`jaxcam explain`: a model's answers for images, as pictures and numbers."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from jaxcam._src import files, methods
+from jaxcam._src.base import Explanation, Model
+from jaxcam._src.cli.model import (
+    METHODS,
+    displayed,
+    preprocessed,
+    target_of,
+    tracked,
+    try_shapes,
+)
+from jaxcam._src.cut import split
+from jaxcam._src.explain import explainer
+from jaxcam._src.files import UsageError
+from jaxcam._src.names import no_such
+from jaxcam._src.render import overlay
+
+_TOP = 5
+
+
+def run(options: argparse.Namespace) -> None:
+    """Explains images, and writes an overlay and a map for each, and a record of all."""
+    if options.method not in METHODS:
+        raise UsageError(no_such("method", options.method, METHODS))
+    model = files.load_model(options.model)
+    target = target_of(options, model)
+    split_fn = split(model.apply_fn, options.layer, occurrence=options.occurrence)
+    method = methods.seeded(METHODS[options.method], options.seed)
+    explain = jax.jit(explainer(model.apply_fn, split_fn, method))
+    try_shapes(explain, model)
+    files.check_images(options.images)
+    folder = files.writable_folder(options.out)
+    records = []
+    for path in tracked(options.images, "explaining"):
+        image = preprocessed(model, path)
+        explanation = jax.device_get(explain(model.variables, image, target))
+        records.append(_write(folder, path, image, explanation, model))
+    kept = ("model", "layer", "occurrence", "method", "seed")
+    settings = {name: getattr(options, name) for name in kept}
+    with files.whole_file(folder / "explanations.json") as file:
+        file.write(json.dumps({**settings, "images": records}, indent=1).encode())
+    print(f"numbers: {folder / 'explanations.json'}")
+
+
+def _write(
+    folder: Path, path: Path, image: np.ndarray, explanation: Explanation, model: Model
+) -> dict[str, Any]:
+    """Writes the overlay and the raw map of one image, and returns what there is to say of it."""
+    if not np.isfinite(explanation.heatmap).all():
+        raise UsageError(f"the map of {path} is not finite; look at what the model makes of it")
+    shown = displayed(model, path, image)
+    with files.one_line(f"display of {path}"):
+        picture = overlay(shown, explanation.heatmap)
+    overlay_path, cam_path = folder / f"{path.stem}_overlay.png", folder / f"{path.stem}_cam.npy"
+    with files.whole_file(overlay_path) as file:
+        Image.fromarray(picture).save(file, "PNG")
+    with files.whole_file(cam_path) as file:
+        np.save(file, np.asarray(explanation.cam, np.float32))  # NumPy cannot read bfloat16
+    top = _likeliest(explanation.logits, model)
+    target = model.class_names[int(explanation.target)]
+    answers = ", ".join(f"{answer['name']} {answer['probability']:.1%}" for answer in top)
+    print(f"{path}: {answers}; explained: {target}; {overlay_path}, {cam_path}")
+    return {
+        "image": str(path),
+        "target": {"class": int(explanation.target), "name": target},
+        "top": top,
+        "overlay": overlay_path.name,
+        "cam": cam_path.name,
+        "cam_shape": list(explanation.cam.shape),
+        "cam_max": float(explanation.cam.max()),
+    }
+
+
+def _likeliest(logits: np.ndarray, model: Model) -> list[dict[str, Any]]:
+    probabilities = np.asarray(jax.nn.softmax(logits))
+    return [
+        {"class": int(c), "name": model.class_names[c], "probability": float(probabilities[c])}
+        for c in np.argsort(-probabilities)[:_TOP]
+    ]
