@@ -111,6 +111,18 @@ def test_the_heatmap_is_that_of_the_library(library, network, entry):
     assert np.ptp(wanted / largest) > 100 * tolerance
 
 
+def test_guided_backpropagation_is_that_of_captum():
+    weights = jax.tree.map(jnp.asarray, networks.weights("pooled"))
+
+    def guided(image, target):
+        tap = jaxcam.tap(_apply_fn("pooled"), "layer2", weights, image, target)
+        return jaxcam.guided_gradient(tap)
+
+    found = jax.vmap(guided)(jnp.asarray(networks.images()), jnp.array(networks.TARGETS))
+    wanted = _golden("captum", "pooled")["guided_gradient"]
+    np.testing.assert_allclose(found / abs(wanted).max(), wanted / abs(wanted).max(), atol=1e-5)
+
+
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.npz")), ids=lambda path: path.stem)
 def test_golden_files_are_small_and_say_what_made_them(path):
     assert path.stat().st_size < 50_000

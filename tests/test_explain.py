@@ -106,6 +106,20 @@ def test_all_targets_at_once():
         np.testing.assert_allclose(explanations.cam[target], wanted, rtol=1e-5, atol=1e-6)
 
 
+def test_all_targets_share_the_forward_pass():
+    case = plain()
+    explain = jaxcam.explainer(case.apply_fn, "block2")
+
+    def flops(f, targets):
+        cost = jax.jit(f).lower(case.variables, case.image, targets).compile().cost_analysis()
+        return cost["flops"]
+
+    once = flops(explain, jnp.array(0))
+    every = flops(jax.vmap(explain, in_axes=(None, None, 0)), jnp.arange(CLASSES))
+    forward = jax.jit(case.apply_fn).lower(case.variables, case.image).compile().cost_analysis()
+    assert every < once * CLASSES - 0.8 * forward["flops"] * (CLASSES - 1)
+
+
 def test_a_target_out_of_range_inside_a_trace_shows_as_nan():
     case = plain()
     explain = jax.jit(jaxcam.explainer(case.apply_fn, "block2"))

@@ -130,9 +130,12 @@ def torchcam(model: Network, x: torch.Tensor) -> dict[str, np.ndarray]:
 
 
 def captum(model: Network, x: torch.Tensor) -> dict[str, np.ndarray]:
-    from captum.attr import LayerAttribution, LayerGradCam
+    from captum.attr import GuidedBackprop, LayerAttribution, LayerGradCam
 
     found = {}
+    if model.pooled:  # it changes ReLUs
+        guided = GuidedBackprop(model).attribute(x.clone(), target=TARGETS)
+        found["guided_gradient"] = guided.permute(0, 2, 3, 1).detach().numpy()
     for layer in LAYERS:
         maps = LayerGradCam(model, getattr(model, layer)).attribute(x, target=TARGETS)
         shown = LayerAttribution.interpolate(maps, x.shape[2:])
