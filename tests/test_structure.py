@@ -121,7 +121,7 @@ ENDS = {
 }
 
 
-@hypothesis.settings(max_examples=40, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=30, deadline=None, derandomize=True)
 @hypothesis.given(
     st.lists(st.sampled_from([*PIECES]), max_size=3),
     st.sampled_from([*POOLS]),
