@@ -12,6 +12,11 @@ from jaxcam._src.audit.verdict import verdict
 
 # Records
 from jaxcam._src.base import Convention, Derivatives, Explanation, Layer, Model, Tap
+
+# How it is compiled
+from jaxcam._src.compiling import CPU_COMPILER_OPTIONS, compiler_options
+
+# Where a model is cut
 from jaxcam._src.cut import layers, split, tag
 
 # The bundled networks and images
@@ -39,6 +44,11 @@ from jaxcam._src.render import overlay
 
 # What is explained
 from jaxcam._src.scores import finer, log_probability, logit, margin, probability, rest
+
+# Many devices
+from jaxcam._src.sharding import sharded
+
+# Tokens as a grid
 from jaxcam._src.tokens import token_grid
 
 # Methods
@@ -71,6 +81,7 @@ from jaxcam._src.weights.smoothed import (
 )
 
 __all__ = [
+    "CPU_COMPILER_OPTIONS",
     "Alpha",
     "Audit",
     "Convention",
@@ -87,6 +98,7 @@ __all__ = [
     "cam",
     "closed_form",
     "combine",
+    "compiler_options",
     "conventions",
     "counterfactual_grad_cam",
     "derivatives",
@@ -128,6 +140,7 @@ __all__ = [
     "rest",
     "score_cam",
     "shapley_cam",
+    "sharded",
     "shift_logits",
     "smooth",
     "smooth_grad_cam_plus_plus",

@@ -12,7 +12,9 @@ CHECKED = [
     "audit.compare",
     "audit.report",
     "audit.verdict",
+    "chunks",
     "cli",
+    "compiling",
     "conventions",
     "cut",
     "demo",
@@ -24,6 +26,7 @@ CHECKED = [
     "metrics",
     "render",
     "scores",
+    "sharding",
     "tokens",
     "weights",
 ]

@@ -7,9 +7,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "jaxcam"
 FLOORS = [
-    {"base", "names"},
+    {"base", "compiling", "names"},
     {"cut", "scores", "maps", "render"},
-    {"derivatives"},
+    {"chunks"},
+    {"derivatives", "sharding"},
     {"weights", "adapters", "metrics"},
     {"conventions", "files", "methods", "tokens"},
     {"explain"},

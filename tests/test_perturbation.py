@@ -1,5 +1,6 @@
 """Methods that mask the image, against plain loops over channels."""
 
+import dataclasses
 import functools
 
 import jax
@@ -83,6 +84,104 @@ def test_chunk_size_below_1_is_refused():
 
 
 KEY = jax.random.key(0)
+FLAT = jnp.array([0.1, 0.0, 0.1, 0.7])  # 0.1 is no sum of the weights of an interpolation
+
+
+def _tap_with_flat_channels(passes=None):
+    """Channels 4 to 7 are flat; `passes` gets an entry for each run of the model."""
+    mix = jax.random.normal(KEY, (3, 4))
+    dense = jax.random.normal(jax.random.key(1), (8, 2))
+
+    def apply_fn(variables, image):
+        if passes is not None:
+            jax.debug.callback(lambda: passes.append(1))
+        channels = jax.nn.relu(image[::2, ::2] @ mix)
+        flat = jnp.broadcast_to(FLAT.reshape(1, 1, 4), channels.shape)
+        tagged = jaxcam.tag(jnp.concatenate([channels, flat], axis=-1), "layer")
+        return tagged.mean((0, 1)) @ dense
+
+    image = jax.random.normal(KEY, (12, 10, 3))
+    return jaxcam.tap(apply_fn, "layer", None, image, 1)
+
+
+def test_flat_channels_have_the_score_of_an_image_times_0():
+    tap = _tap_with_flat_channels()
+    scores = [tap.score_image(tap.image * mask) for mask in _masks(tap)[:4]]
+    scores += [tap.score_image(0 * tap.image)] * 4
+    np.testing.assert_allclose(
+        jaxcam.score_cam(tap)[0, 0], jax.nn.softmax(jnp.array(scores)), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "runs"),
+    [
+        (jaxcam.score_cam, 5),
+        (functools.partial(jaxcam.score_cam, top_k=3), 3),
+        (functools.partial(jaxcam.score_cam, top_k=6), 5),
+        (functools.partial(jaxcam.is_cam, samples=2), 10),
+    ],
+)
+def test_flat_channels_cost_one_pass_for_all(method, runs):
+    passes = []
+    tap = _tap_with_flat_channels(passes)
+    jax.effects_barrier()
+    passes.clear()
+    jax.block_until_ready(functools.partial(method, chunk_size=1)(tap))
+    jax.effects_barrier()
+    assert len(passes) == runs
+
+
+def test_top_k_channels_are_those_that_vary_most():
+    tap = _tap_with_flat_channels()
+    spread = np.std(tap.activations, axis=(0, 1))
+    kept = np.argsort(-spread)[:3]
+    found = jaxcam.score_cam(tap, top_k=3)[0, 0]
+    scores = jnp.stack([tap.score_image(tap.image * mask) for mask in _masks(tap)[kept]])
+    np.testing.assert_allclose(found[kept], jax.nn.softmax(scores), rtol=1e-5)
+    assert np.count_nonzero(found) == 3
+    np.testing.assert_allclose(jaxcam.score_cam(tap, top_k=99), jaxcam.score_cam(tap), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        jaxcam.score_cam,
+        functools.partial(jaxcam.is_cam, samples=2),
+        functools.partial(jaxcam.ss_cam, key=KEY, samples=2),
+    ],
+)
+def test_reduced_precision_is_close_and_reaches_the_model(method):
+    """The masked images run in bfloat16, with weights of three digits; the scores in float32."""
+    tap, dtypes = _tap(), set()
+    plain_score = tap.score_image
+
+    def score_image(image):
+        score = plain_score(image)
+        dtypes.add((str(image.dtype), str(score.dtype)))
+        return score
+
+    found = method(dataclasses.replace(tap, score_image=score_image), dtype=jnp.bfloat16)
+    assert dtypes == {("bfloat16", "float32")}
+    wanted = method(tap)
+    assert found.dtype == wanted.dtype
+    np.testing.assert_allclose(found, wanted, rtol=0.05)
+    assert not np.array_equal(found, wanted)
+
+
+def test_at_an_image_of_another_dtype_the_whole_model_runs_in_it():
+    seen = {}
+
+    def apply_fn(variables, image):
+        seen.update(
+            image=image.dtype, dense=variables["dense"].dtype, count=variables["count"].dtype
+        )
+        return jaxcam.tag(image, "layer").mean((0, 1)) @ variables["dense"]
+
+    variables = {"dense": jnp.ones((3, 2)), "count": jnp.array(3)}
+    tap = jaxcam.tap(apply_fn, "layer", variables, jnp.ones((4, 4, 3)), 0)
+    assert tap.score_image(tap.image.astype(jnp.bfloat16)).dtype == jnp.float32
+    assert seen == {"image": jnp.bfloat16, "dense": jnp.bfloat16, "count": jnp.int32}
 
 
 def _masks(tap):
@@ -160,6 +259,7 @@ def test_a_blur_keeps_what_is_even_and_flattens_what_is_not():
         (functools.partial(jaxcam.ss_cam, key=KEY, samples=0), "samples"),
         (functools.partial(jaxcam.is_cam, samples=0), "samples"),
         (functools.partial(jaxcam.group_cam, groups=0), "groups"),
+        (functools.partial(jaxcam.score_cam, top_k=0), "top_k"),
     ],
 )
 def test_counts_below_1_are_refused(method, knob):

@@ -67,7 +67,8 @@ class Tap:
       activations: output of the layer, `[*spatial, K]`.
       score_activations: the score as a function of the activations.
       image: `[*spatial, C]`, as the model takes it.
-      score_image: the score as a function of the image.
+      score_image: the score as a function of the image. For an image of another dtype the model
+        runs in that dtype, variables included, and returns its logits in their own.
       logits: what the model returns for the image.
       target: what is explained, as the score function takes it.
       at_image: the tap of another image: same layer, score and target.

@@ -58,7 +58,8 @@ def load_model(spec: str) -> Model:
     if not all(isinstance(name, str) for name in model.class_names):
         raise UsageError(f"model {spec!r}: class_names must be strings, one per logit")
     for path, leaf in jax.tree.leaves_with_path(model.variables):
-        if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) and not jnp.isfinite(leaf).all():
+        is_inexact = jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+        if is_inexact and not np.isfinite(np.asarray(leaf)).all():  # which compiles nothing
             raise UsageError(
                 f"model {spec!r}: {jax.tree_util.keystr(path)} holds NaN or infinity; load other "
                 "weights"

@@ -27,7 +27,9 @@ def run(options: argparse.Namespace) -> None:
     model = files.load_model(options.model)
     target = target_of(options, model)
     auditors = report.auditors(model, options.layer)
-    proved = {layer: try_shapes(audited, model).structure for layer, audited in auditors.items()}
+    proved = {
+        layer: try_shapes(audited, model, target).structure for layer, audited in auditors.items()
+    }
     paths = files.find_images(options.images)
     images = [preprocessed(model, path) for path in paths]
     pictures = [displayed(model, path, i) for path, i in zip(paths, images, strict=True)]

@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
     split_fn = split(model.apply_fn, options.layer, occurrence=options.occurrence)
     method = methods.seeded(METHODS[options.method], options.seed)
     explain = jax.jit(explainer(model.apply_fn, split_fn, method))
-    try_shapes(explain, model)
+    try_shapes(explain, model, target)
     files.check_images(options.images)
     folder = files.writable_folder(options.out)
     records = []
@@ -82,7 +82,8 @@ def _write(
 
 
 def _likeliest(logits: np.ndarray, model: Model) -> list[dict[str, Any]]:
-    probabilities = np.asarray(jax.nn.softmax(logits))
+    odds = np.exp(np.float64(logits - logits.max()))
+    probabilities = odds / odds.sum()
     return [
         {"class": int(c), "name": model.class_names[c], "probability": float(probabilities[c])}
         for c in np.argsort(-probabilities)[:_TOP]

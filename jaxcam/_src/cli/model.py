@@ -16,7 +16,6 @@ from jaxcam._src import files, methods
 from jaxcam._src.base import Model
 from jaxcam._src.derivatives import closed_form
 from jaxcam._src.files import UsageError
-from jaxcam._src.maps import unit_range
 from jaxcam._src.render import rgb
 from jaxcam._src.weights.curvature import grad_cam_plus_plus
 
@@ -49,7 +48,12 @@ def preprocessed(model: Model, path: Path) -> np.ndarray:
 def displayed(model: Model, path: Path, image: np.ndarray) -> np.ndarray:
     """The picture that heatmaps are laid over, `[H, W, 3]`."""
     with files.one_line(f"display of {path}"):
-        return rgb(np.asarray((model.display or unit_range)(image)))
+        return rgb(np.asarray((model.display or _stretched)(image)))
+
+
+def _stretched(image: np.ndarray) -> np.ndarray:
+    low, high = image.min(), image.max()
+    return (image - low) / (high - low or 1)
 
 
 def blank(model: Model) -> jax.ShapeDtypeStruct:
@@ -58,10 +62,10 @@ def blank(model: Model) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(image.shape, image.dtype)
 
 
-def try_shapes(explain: Callable[..., Any], model: Model) -> Any:
-    """What `explain` returns, without its numbers."""
+def try_shapes(explain: Callable[..., Any], model: Model, target: int | None) -> Any:
+    """What a jitted `explain` returns, without its numbers. Its trace serves the images too."""
     with files.one_line("cannot explain"):
-        shapes = jax.eval_shape(explain, model.variables, blank(model))
+        shapes = jax.eval_shape(explain, model.variables, blank(model), target)
     logits = shapes.logits
     if logits.shape != (len(model.class_names),):
         raise UsageError(

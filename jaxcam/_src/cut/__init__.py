@@ -5,6 +5,7 @@ before the cut too: there it is computed once.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from jaxcam._src.cut.partition import partition
 from jaxcam._src.cut.replay import replay
 from jaxcam._src.cut.tag import batch_of_one, tag, without_batch
 
-__all__ = ["batch_of_one", "layers", "split", "tag", "without_batch"]
+__all__ = ["batch_of_one", "hoisted", "layers", "split", "tag", "without_batch"]
 
 
 def layers(apply_fn: ApplyFn, variables: PyTree, image: Any) -> tuple[Layer, ...]:
@@ -75,6 +76,21 @@ def split(
         return activations, head_fn
 
     return split_fn
+
+
+def hoisted(f: Callable[..., Any], *arguments: Any) -> tuple[Callable[..., Any], list[Any]]:
+    """A function without the values it closes over, and those: `f(*x) == pure(values, *x)`.
+
+    Args:
+      f: traced for `arguments`, arrays or `jax.ShapeDtypeStruct`s.
+    """
+    traced, shapes = jax.make_jaxpr(f, return_shape=True)(*arguments)
+
+    def pure(closed_over: list[Any], *arguments: Any) -> Any:
+        outputs = jax.core.eval_jaxpr(traced.jaxpr, closed_over, *jax.tree.leaves(arguments))
+        return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+
+    return pure, traced.consts
 
 
 def _check_like(activations: Float[Array, "..."], wanted: Any, layer: str) -> None:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcam._src.base import Derivatives
+from jaxcam._src.chunks import mapped
 from jaxcam._src.derivatives.directions import accumulated, basis, directional
 from jaxcam._src.derivatives.local import local, local_pooled
 from jaxcam._src.derivatives.structure import (
@@ -66,7 +67,7 @@ def dense(
         found = gradient(x), *jax.jvp(second, (x,), (direction,))
         return Derivatives(*(jnp.vdot(d, direction) for d in found))
 
-    found = jax.lax.map(along_coordinate, jnp.arange(x.size), batch_size=min(chunk_size, x.size))
+    found = mapped(along_coordinate, jnp.arange(x.size), chunk_size)
     return Derivatives(*(accumulated(values).reshape(x.shape) for values in found))
 
 
@@ -88,10 +89,10 @@ def _linear_first(program: Program, case: LinearFirst, x: Array, chunk_size: int
     def row(index):
         return pull(basis(index, waist))[0].reshape(-1)
 
-    rows = jax.lax.map(row, jnp.arange(waist.size), batch_size=chunk_size)
+    rows = mapped(row, jnp.arange(waist.size), chunk_size)
 
     def along(column):
         return directional(after, waist, column.reshape(waist.shape).astype(waist.dtype))
 
-    found = jax.lax.map(along, rows.T, batch_size=chunk_size)
+    found = mapped(along, rows.T, chunk_size)
     return Derivatives(*(accumulated(values).reshape(x.shape) for values in found))

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxcam._src.base import Derivatives
+from jaxcam._src.chunks import mapped
 from jaxcam._src.derivatives.directions import accumulated, along_curve, directional
 from jaxcam._src.derivatives.structure import Local, LocalPooled
 from jaxcam._src.derivatives.structure.program import Program
@@ -115,7 +116,7 @@ def _mapped(
     held = 3 * sum(v.aval.size for v in case.fields)  # by one direction: the fields' derivatives
     at_once = max(1, chunk_size * program.point.aval.size // held)
     directions = jnp.arange(case.positions.count * case.channels.count)
-    return jax.lax.map(along, directions, batch_size=min(at_once, len(directions)))
+    return mapped(along, directions, at_once)
 
 
 def _gathered(

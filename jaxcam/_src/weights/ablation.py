@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcam._src.base import Tap
+from jaxcam._src.chunks import mapped, mapped_where
 from jaxcam._src.maps import quotient
-from jaxcam._src.weights.chunks import mapped
 
 
 def ablation_cam(tap: Tap, *, chunk_size: int = 64) -> Float[Array, "*ones K"]:
@@ -41,7 +41,10 @@ def drops_without(tap: Tap, values: Float[Array, " K"], chunk_size: int) -> Floa
         return tap.score_activations(jnp.where(is_ablated, values[channel], tap.activations))
 
     score = tap.score_activations(tap.activations)
-    weights = quotient(score - mapped(ablated_score, channels, chunk_size), score)
+    spread = values.reshape((1,) * len(tap.spatial_axes) + (-1,))
+    changed = (tap.activations != spread).any(axis=tap.spatial_axes)
+    ablated = mapped_where(ablated_score, channels, changed, score, chunk_size)
+    weights = quotient(score - ablated, score)
     return weights.reshape((1,) * len(tap.spatial_axes) + (-1,)).astype(tap.activations.dtype)
 
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcam._src.base import Tap
+from jaxcam._src.chunks import check_counts
 from jaxcam._src.maps import unit_range, upsample, weigh
-from jaxcam._src.weights.chunks import check_counts
 
 
 def opti_cam(tap: Tap, *, steps: int = 100, learning_rate: float = 0.1) -> Float[Array, "*ones K"]:

@@ -5,39 +5,58 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, DTypeLike, Float
 
 from jaxcam._src.base import Key, Tap
+from jaxcam._src.chunks import check_counts, mapped, mapped_where
 from jaxcam._src.maps import unit_range, upsample
-from jaxcam._src.weights.chunks import check_counts, mapped
 from jaxcam._src.weights.gradient import grad_cam
 
 
-def score_cam(tap: Tap, *, chunk_size: int = 16) -> Float[Array, "*ones K"]:
+def score_cam(
+    tap: Tap,
+    *,
+    chunk_size: int = 16,
+    top_k: int | None = None,
+    dtype: DTypeLike | None = None,
+) -> Float[Array, "*ones K"]:
     """Score-CAM: softmax of the scores of the image seen through each channel.
 
     `w = softmax_k S(X * M_k)`, `M_k = unit_range(upsample(A_k))` (Wang et al. 2020, eq. 6-8,
     https://arxiv.org/abs/1910.01279). The score of a baseline image, which the paper subtracts,
     cancels in the softmax. A flat channel masks the whole image: its score is that of the image
-    times 0.
+    times 0, which is computed once for all of them.
 
     Args:
       chunk_size: masked images in memory at once; the result does not depend on it.
+      top_k: how many channels take part, those with the largest standard deviation; the others
+        get the weight 0. None is all of them. The rule of Faster-Score-CAM
+        (https://github.com/tabayashi0117/Score-CAM).
+      dtype: of the masked images and of the variables while the model runs on them, such as
+        bfloat16; scores are in the dtype of the model's own logits. None is that of the image.
 
-    Cost: K forward
+    Cost: K forward, less flat channels
     Avoid: many channels, or a score with little spread, where all weights are about 1 / K
 
     Returns:
-      Weights `[1, ..., 1, K]`, positive, of sum 1.
+      Weights `[1, ..., 1, K]`, of sum 1; positive, but for channels that take no part.
 
     Raises:
-      ValueError: `chunk_size` is below 1.
+      ValueError: `chunk_size` or `top_k` is below 1.
     """
-    return softmax(tap, masked_scores(tap, functools.partial(mask_of, tap), chunk_size))
+    mask_fn = functools.partial(mask_of, tap)
+    return softmax(tap, masked_scores(tap, mask_fn, chunk_size, top_k, dtype))
 
 
 def ss_cam(
-    tap: Tap, *, key: Key, samples: int = 35, sigma: float = 2.0, chunk_size: int = 16
+    tap: Tap,
+    *,
+    key: Key,
+    samples: int = 35,
+    sigma: float = 2.0,
+    chunk_size: int = 16,
+    top_k: int | None = None,
+    dtype: DTypeLike | None = None,
 ) -> Float[Array, "*ones K"]:
     """SS-CAM: Score-CAM whose scores are averaged over noisy masks.
 
@@ -49,28 +68,38 @@ def ss_cam(
       key: of the noise; images explained under one `vmap` share it, unless it is mapped too.
       samples: noisy masks for each channel.
       sigma: of the noise; the masks are in [0, 1].
-      chunk_size: masked images in memory at once; the result does not depend on it.
+      chunk_size: as for `score_cam`.
+      top_k: as for `score_cam`.
+      dtype: as for `score_cam`.
 
-    Cost: 35 K forward (samples K)
+    Cost: 35 K forward (samples K), less flat channels
     Avoid: small sample counts, where the noise of sigma 2 outweighs the mask
 
     Returns:
-      Weights `[1, ..., 1, K]`, positive, of sum 1.
+      Weights `[1, ..., 1, K]`, as of `score_cam`.
 
     Raises:
-      ValueError: `samples` or `chunk_size` is below 1.
+      ValueError: `samples`, `chunk_size` or `top_k` is below 1.
     """
     check_counts(samples=samples)
 
     def scores(key):
         noise = jax.random.normal(key, (*tap.image.shape[:-1], 1), tap.image.dtype)
-        return masked_scores(tap, lambda a: mask_of(tap, a) + sigma * noise, chunk_size)
+        mask_fn = lambda a: mask_of(tap, a) + sigma * noise  # noqa: E731
+        return masked_scores(tap, mask_fn, chunk_size, top_k, dtype)
 
     found = jax.lax.map(scores, jax.random.split(key, samples))
     return softmax(tap, found.mean(axis=0))
 
 
-def is_cam(tap: Tap, *, samples: int = 10, chunk_size: int = 16) -> Float[Array, "*ones K"]:
+def is_cam(
+    tap: Tap,
+    *,
+    samples: int = 10,
+    chunk_size: int = 16,
+    top_k: int | None = None,
+    dtype: DTypeLike | None = None,
+) -> Float[Array, "*ones K"]:
     """IS-CAM: Score-CAM whose scores are averaged over the strength of the mask.
 
     `w = softmax_k mean_n S(X * M_k n / N)`, n = 1 to N, `M_k` as in `score_cam` (Naidu et al. 2020,
@@ -78,21 +107,24 @@ def is_cam(tap: Tap, *, samples: int = 10, chunk_size: int = 16) -> Float[Array,
 
     Args:
       samples: N, strengths for each channel.
-      chunk_size: masked images in memory at once; the result does not depend on it.
+      chunk_size: as for `score_cam`.
+      top_k: as for `score_cam`.
+      dtype: as for `score_cam`.
 
-    Cost: 10 K forward (samples K)
+    Cost: 10 K forward (samples K), less flat channels
     Avoid: models without biases, whose score is proportional to the strength
 
     Returns:
-      Weights `[1, ..., 1, K]`, positive, of sum 1.
+      Weights `[1, ..., 1, K]`, as of `score_cam`.
 
     Raises:
-      ValueError: `samples` or `chunk_size` is below 1.
+      ValueError: `samples`, `chunk_size` or `top_k` is below 1.
     """
     check_counts(samples=samples)
 
     def scores(strength):
-        return masked_scores(tap, lambda a: strength * mask_of(tap, a), chunk_size)
+        mask_fn = lambda a: strength * mask_of(tap, a)  # noqa: E731
+        return masked_scores(tap, mask_fn, chunk_size, top_k, dtype)
 
     strengths = (jnp.arange(samples, dtype=tap.image.dtype) + 1) / samples
     return softmax(tap, jax.lax.map(scores, strengths).mean(axis=0))
@@ -171,14 +203,38 @@ def _group_maps(
 
 
 def masked_scores(
-    tap: Tap, mask_fn: Callable[[Array], Array], chunk_size: int
+    tap: Tap,
+    mask_fn: Callable[[Array], Array],
+    chunk_size: int,
+    top_k: int | None = None,
+    dtype: DTypeLike | None = None,
 ) -> Float[Array, " K"]:
-    """The scores of the image times `mask_fn` of each channel: `[*spatial]` -> `[*size, 1]`."""
+    """The scores of the image times `mask_fn` of each channel: `[*spatial]` -> `[*size, 1]`.
+
+    Minus infinity for channels that are not among the `top_k`.
+    """
 
     def masked_score(channel):
-        return tap.score_image(tap.image * mask_fn(channel))
+        return tap.score_image((tap.image * mask_fn(channel)).astype(dtype or tap.image.dtype))
 
-    return mapped(masked_score, jnp.moveaxis(tap.activations, -1, 0), chunk_size)
+    channels = jnp.moveaxis(tap.activations, -1, 0)
+    values = channels.reshape(len(channels), -1)
+    kept = _kept(values, top_k)
+    flat = kept & (values == values[:, :1]).all(axis=1)
+    first_flat = jnp.argmax(flat)  # which stands for all of them
+    live = kept & (~flat | (jnp.arange(len(flat)) == first_flat))
+    channels = jnp.where(flat.reshape(-1, *(1,) * len(tap.spatial_axes)), 0, channels)
+    scores = mapped_where(masked_score, channels, live, -jnp.inf, chunk_size)
+    return jnp.where(flat, scores[first_flat], scores)
+
+
+def _kept(channels: Float[Array, "K values"], top_k: int | None) -> Bool[Array, " K"]:
+    """The channels with the largest standard deviation: all, or `top_k`."""
+    if top_k is None:
+        return jnp.ones(len(channels), bool)
+    check_counts(top_k=top_k)
+    order = jnp.argsort(channels.std(axis=1), descending=True)
+    return jnp.zeros(len(channels), bool).at[order[:top_k]].set(True)
 
 
 def mask_of(tap: Tap, channel: Float[Array, "*spatial"]) -> Float[Array, "*size 1"]:

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcam._src.base import Derivatives, DerivativesFn, FormFn, Key, Tap, WeightsFn
+from jaxcam._src.chunks import check_counts
 from jaxcam._src.derivatives import accumulated, derivatives
 from jaxcam._src.maps import weigh
-from jaxcam._src.weights.chunks import check_counts
 from jaxcam._src.weights.curvature import alpha_from, exponential, identity
 from jaxcam._src.weights.gradient import grad_cam
 

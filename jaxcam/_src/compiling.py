@@ -1,0 +1,47 @@
+"""How programs are compiled: an option for convolutions on CPUs, and where programs are kept."""
+
+import contextlib
+import functools
+import os
+from pathlib import Path
+
+import jax
+
+CPU_COMPILER_OPTIONS = {
+    "xla_cpu_experimental_ynn_fusion_type": (
+        "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+    )
+}
+"""For `jax.jit(explain, compiler_options=...)` on a CPU: convolutions on all of its cores.
+
+By default XLA gives convolutions to a library that seems to use one thread where they have few
+output channels. `compiler_options()` is the same, and empty where it does not apply.
+"""
+
+
+@functools.cache
+def compiler_options() -> dict[str, str]:
+    """What to give `jax.jit` as `compiler_options`, so that convolutions on a CPU use all cores.
+
+    Returns:
+      `CPU_COMPILER_OPTIONS`, or no option where JAX's default device is no CPU, or where this
+      version of XLA does not know the option.
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # of XLA, for an option it lacks
+        jax.jit(lambda x: x, compiler_options=CPU_COMPILER_OPTIONS).lower(0.0).compile()
+        return CPU_COMPILER_OPTIONS
+    return {}
+
+
+def keep_programs() -> None:
+    """Keeps compiled programs on disk, for the next process that compiles the same.
+
+    In the folder that the user gave JAX, as `JAX_COMPILATION_CACHE_DIR`; else in `jaxcam` below
+    `$XDG_CACHE_HOME` or `~/.cache`.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        caches = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+        jax.config.update("jax_compilation_cache_dir", str(Path(caches) / "jaxcam"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -1,0 +1,149 @@
+"""What test_sharding.py runs in processes of its own, which have several devices.
+
+    python devices.py 8             one process with 8 devices
+    python devices.py 2 PORT INDEX  process INDEX of two, with 2 devices each
+
+Prints a JSON object.
+"""
+
+import functools
+import json
+import os
+import sys
+
+DEVICES, *REST = map(int, sys.argv[1:])
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES}"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType
+
+import jaxcam
+
+CHANNELS = 128
+KEY = np.zeros(4, np.uint32)  # of the generator "rbg", which compiles quickly
+jax.config.update("jax_default_prng_impl", "rbg")
+
+
+def apply_fn(variables, image):
+    """A network whose head couples all positions, so that its derivatives are dense."""
+    x = jnp.tanh(image @ variables["stem"])[::2, ::2]
+    x = jaxcam.tag(jnp.maximum(x @ variables["wide"], 0.1), "wide")
+    x = jaxcam.tag(x.reshape(2, 2, 2, 2, -1).mean((1, 3)) @ variables["few"], "few")
+    x = jnp.tanh(jnp.tanh(x.reshape(-1) @ variables["deep"]) @ variables["deeper"])
+    return x @ variables["dense"]
+
+
+def weights():
+    shapes = {
+        "stem": (3, 64),
+        "wide": (64, CHANNELS),
+        "few": (CHANNELS, 32),
+        "deep": (128, 1024),
+        "deeper": (1024, 1024),
+        "dense": (1024, 5),
+    }
+    rng = np.random.default_rng(0)
+    return {k: np.float32(rng.standard_normal(s) / s[0] ** 0.5) for k, s in shapes.items()}
+
+
+def images(n=8):
+    return np.random.default_rng(1).random((n, 8, 8, 3), np.float32)
+
+
+def curvature(tap):
+    """A method that shows the numbers of exact derivatives."""
+    return sum(jaxcam.derivatives(tap.score_activations, tap.activations, chunk_size=EVERYTHING))
+
+
+EVERYTHING = 4 * CHANNELS  # so that the cost of one run through a loop's body is that of all runs
+METHODS = {
+    "grad_cam": ("wide", jaxcam.grad_cam),
+    "score_cam": ("wide", functools.partial(jaxcam.score_cam, chunk_size=EVERYTHING)),
+    "ablation_cam": ("wide", functools.partial(jaxcam.ablation_cam, chunk_size=EVERYTHING)),
+    "derivatives": ("few", curvature),
+    "score_cam in chunks": ("wide", functools.partial(jaxcam.score_cam, chunk_size=5)),
+    "score_cam of 30": ("wide", functools.partial(jaxcam.score_cam, top_k=30, chunk_size=3)),
+    "ss_cam": ("wide", functools.partial(jaxcam.ss_cam, key=KEY, samples=2, chunk_size=9)),
+    "group_cam": (
+        "wide",
+        functools.partial(jaxcam.group_cam, groups=13, baseline_fn=jnp.negative, chunk_size=5),
+    ),
+    "recipro_cam": ("few", functools.partial(jaxcam.recipro_cam, chunk_size=3)),
+}
+ALL = ["2 x 4", "8 x 1", "1 x 8"]
+MESHES = {name: ["2 x 4"] for name in METHODS} | {
+    "grad_cam": ["8 x 1", "8 images", "sharded arrays"],
+    "score_cam": [*ALL, "sharded arrays"],
+    "ablation_cam": [*ALL, "8 probes"],
+    "derivatives": ALL,
+}
+
+
+def explain_of(name):
+    layer, method = METHODS[name]
+    return jax.vmap(jaxcam.explainer(apply_fn, layer, method), in_axes=(None, 0, 0))
+
+
+def compiled(f, *arguments):
+    program = jax.jit(f).lower(*arguments).compile()
+    return program(*arguments), program.cost_analysis()["flops"]
+
+
+def difference(found, wanted):
+    """Of heatmaps, which are in [0, 1], and of weights, as a share of the largest."""
+    weights = np.asarray(wanted.weights)
+    return max(
+        float(abs(np.asarray(found.heatmap) - np.asarray(wanted.heatmap)).max()),
+        float(abs(np.asarray(found.weights) - weights).max() / abs(weights).max()),
+    )
+
+
+def one_process():
+    """Difference to one device, and share of its cost, for each method and mesh."""
+    arguments = weights(), images(), np.arange(8) % 5
+    auto = jax.make_mesh((8,), ("images",), axis_types=(AxisType.Auto,))  # as GSPMD has them
+    meshes = {
+        "2 x 4": jax.make_mesh((2, 4), ("images", "probes"), axis_types=(AxisType.Auto,) * 2),
+        "8 x 1": jax.make_mesh((8, 1), ("images", "probes")),
+        "8 images": auto,
+        "1 x 8": jax.make_mesh((1, 8), ("images", "probes")),
+        "8 probes": jax.make_mesh((8,), ("probes",)),
+    }
+    found = {}
+    for name, used in MESHES.items():
+        explain = explain_of(name)
+        wanted, cost = compiled(explain, *arguments)
+        for mesh in used:
+            run, given = explain, arguments
+            if mesh == "sharded arrays":
+                placed = jax.NamedSharding(auto, jax.P("images"))
+                given = arguments[0], *jax.device_put(arguments[1:], placed)
+            else:
+                run = jaxcam.sharded(explain, meshes[mesh])
+            result, share = compiled(run, *given)
+            found[f"{name}, {mesh}"] = difference(result, wanted), share / cost
+    try:
+        jaxcam.sharded(explain_of("grad_cam"), auto)(arguments[0], images(3))
+    except ValueError as error:
+        found["3 images"] = str(error)
+    return found
+
+
+def one_of_two(port, index):
+    jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=index)
+    mesh = jax.make_mesh((2, 2), ("images", "probes"))
+    own = slice(4 * index, 4 * index + 4)  # what this process reads
+    here = images()[own], np.arange(8)[own] % 5
+    placed = jax.NamedSharding(mesh, jax.P("images"))
+    global_arrays = [jax.make_array_from_process_local_data(placed, x) for x in here]
+    explain = explain_of("score_cam in chunks")
+    found = jax.jit(jaxcam.sharded(explain, mesh))(weights(), *global_arrays)
+    wanted = jax.jit(explain)(weights(), *here)
+    local = jax.tree.map(lambda x: x.addressable_shards[0].data, found)
+    return {"shape": found.heatmap.shape, "difference": difference(local, wanted)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(one_of_two(*REST) if REST else one_process()))
