@@ -8,11 +8,7 @@ Prints a JSON object.
 
 import functools
 import json
-import os
 import sys
-
-DEVICES, *REST = map(int, sys.argv[1:])
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={DEVICES}"
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +19,8 @@ import jaxcam
 
 CHANNELS = 128
 KEY = np.zeros(4, np.uint32)  # of the generator "rbg", which compiles quickly
+DEVICES, *REST = map(int, sys.argv[1:])
+jax.config.update("jax_num_cpu_devices", DEVICES)
 jax.config.update("jax_default_prng_impl", "rbg")
 
 
