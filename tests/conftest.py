@@ -1,8 +1,17 @@
 """Strict JAX, and every public signature's shapes checked, for all tests."""
 
+import os
+from pathlib import Path
+
 import jax
 import pytest
 from jaxtyping import install_import_hook
+
+# What one test or worker has compiled, the others and the processes that they start need not.
+PROGRAMS = Path(__file__).parents[1] / ".pytest_cache" / "programs"
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(PROGRAMS)  # for processes
+jax.config.update("jax_compilation_cache_dir", str(PROGRAMS))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 # All but `base` and `audit.record`: their records are pytrees, whose leaves a transformation may
 # replace by anything.
@@ -24,6 +33,7 @@ CHECKED = [
     "maps",
     "methods",
     "metrics",
+    "pipeline",
     "render",
     "scores",
     "sharding",

@@ -79,7 +79,7 @@ def no_model():
     return {"params": 1}
 
 
-def _run(capsys, *arguments):
+def run_command(capsys, *arguments):
     """The exit code, standard output and standard error of one command."""
     try:
         code = cli.main([str(argument) for argument in arguments])
@@ -90,7 +90,7 @@ def _run(capsys, *arguments):
 
 
 def test_demo_writes_a_figure_and_beats_the_floor(capsys, tmp_path):
-    code, out, _ = _run(capsys, "demo", "--out", tmp_path / "new" / "folder")
+    code, out, _ = run_command(capsys, "demo", "--out", tmp_path / "new" / "folder")
     assert code == 0
     folder = tmp_path / "new" / "folder"
     assert {path.name for path in folder.iterdir()} == {"figure.png", "energy.json"}
@@ -107,7 +107,7 @@ def test_demo_writes_a_figure_and_beats_the_floor(capsys, tmp_path):
 
 
 def test_layers_lists_names_shapes_and_runs(capsys):
-    code, out, _ = _run(capsys, "layers", "--model", "jaxcam:digits_silu")
+    code, out, _ = run_command(capsys, "layers", "--model", "jaxcam:digits_silu")
     assert code == 0
     assert "stage3/conv2" in out
     assert "[16, 16, 64]" in out
@@ -200,7 +200,7 @@ def test_bad_input_is_one_line_exit_code_2_and_no_file(capsys, tmp_path, argumen
         arguments = [argument.replace(word, str(tmp_path / name)) for argument in arguments]
     if arguments[:1] in (["explain"], ["audit"]) and "--out" not in arguments:
         arguments = [*arguments, "--out", str(tmp_path)]
-    code, out, err = _run(capsys, *arguments)
+    code, out, err = run_command(capsys, *arguments)
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
@@ -236,10 +236,10 @@ def test_audit_of_a_folder_and_several_layers(capsys, tmp_path):
 
 def test_a_run_of_a_layer_and_a_class_name_before_an_index(capsys, tmp_path):
     model = ["--model", "test_cli:twice_model"]
-    code, out, _ = _run(capsys, "layers", *model)
+    code, out, _ = run_command(capsys, "layers", *model)
     assert (code, out) == (0, "twice  float32[64, 64, 1]  2 times\n")
     choice = ["--layer", "twice", "--occurrence", "1", "--target", "3"]
-    code, _, _ = _run(capsys, "explain", CANVAS, *choice, *model, "--out", tmp_path)
+    code, _, _ = run_command(capsys, "explain", CANVAS, *choice, *model, "--out", tmp_path)
     assert code == 0
     (entry,) = json.loads((tmp_path / "explanations.json").read_text())["images"]
     assert entry["target"] == {"class": 1, "name": "3"}
@@ -268,12 +268,12 @@ def test_an_interrupt_is_one_line(capsys, monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli.lists.report, "run", interrupted)
-    code, _, err = _run(capsys, "demo", "--out", tmp_path)
+    code, _, err = run_command(capsys, "demo", "--out", tmp_path)
     assert (code, err) == (130, "jaxcam: interrupted\n")
 
 
 def test_version_is_that_of_the_package(capsys):
-    code, out, _ = _run(capsys, "--version")
+    code, out, _ = run_command(capsys, "--version")
     assert code == 0
     assert out.strip() == importlib.metadata.version("jaxcam-xai")
 

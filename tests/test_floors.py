@@ -14,7 +14,7 @@ FLOORS = [
     {"weights", "adapters", "metrics"},
     {"conventions", "files", "methods", "tokens"},
     {"explain"},
-    {"audit"},
+    {"audit", "pipeline"},
     {"demo"},
     {"cli"},
 ]

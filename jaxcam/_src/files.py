@@ -7,7 +7,7 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -99,9 +99,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     Raises:
       UsageError: a folder holds no image.
     """
-    from PIL import Image
-
-    suffixes = Image.registered_extensions()
+    suffixes = image_suffixes()
     found = []
     for path in paths:
         inside = [path]
@@ -111,6 +109,13 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
             raise UsageError(f"there is no image in the folder {path}")
         found += inside
     return found
+
+
+def image_suffixes() -> Collection[str]:
+    """What the names of image files end in, such as ".png"."""
+    from PIL import Image
+
+    return Image.registered_extensions()
 
 
 def open_image(path: Path) -> Any:
@@ -131,6 +136,13 @@ def open_image(path: Path) -> Any:
         raise UsageError(f"{path} cannot be read as an image: {error}") from error
 
 
+def preprocessed(model: Model, path: Path) -> np.ndarray:
+    """An image as the model takes it."""
+    picture = open_image(path)
+    with one_line(f"preprocess of {path}"):
+        return np.asarray(model.preprocess(picture))
+
+
 def writable_folder(folder: Path) -> Path:
     """Makes the folder where it is missing.
 
@@ -148,9 +160,12 @@ def writable_folder(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a file that appears under its name once it is complete, or not at all."""
-    part = path.with_name(f".{path.name}.part")
+def whole_file(path: Path, owner: str = "") -> Iterator[IO[bytes]]:
+    """Opens a file that appears under its name once it is complete, or not at all.
+
+    `owner` is for a file that several processes may write, and names this one.
+    """
+    part = path.with_name(f".{path.name}{owner}.part")
     try:
         with part.open("wb") as file:
             yield file

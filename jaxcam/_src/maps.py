@@ -50,7 +50,9 @@ def is_map(
     return weights.shape == activations.shape[:-1]
 
 
-def upsample(cam: Float[Array, "*spatial"], shape: tuple[int, ...]) -> Float[Array, "*size"]:
+def upsample(
+    cam: Float[Array | np.ndarray, "*spatial"], shape: tuple[int, ...]
+) -> Float[Array, "*size"]:
     """Resizes a map to `shape` by linear interpolation between pixel centres.
 
     The convention is that of OpenCV and of PyTorch without `align_corners`: no smoothing where

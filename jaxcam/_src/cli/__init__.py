@@ -7,25 +7,31 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jaxcam._src.cli import audit, explain, lists
+from jaxcam._src.cli import audit, explain, lists, run
 from jaxcam._src.cli.model import METHODS
+from jaxcam._src.compiling import keep_programs
 from jaxcam._src.files import UsageError
 
 __all__ = ["METHODS", "main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command. Returns the exit code: 0, or 2 for bad input."""
+    """Runs one command.
+
+    Returns:
+      The exit code: 0, 1 where images were skipped, 2 for bad input, 130 after an interrupt.
+    """
     options = _parser().parse_args(arguments)
+    keep_programs()
     try:
-        options.command(options)
+        code = options.command(options)
     except UsageError as error:
         print(f"jaxcam: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("jaxcam: interrupted", file=sys.stderr)
         return 130
-    return 0
+    return code or 0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -50,8 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     every.set_defaults(command=lists.list_methods)
 
     explaining, checking = _add_explain(commands), _add_audit(commands)
+    running = _add_run(commands)
     factory = "a function without arguments that returns a jaxcam.Model (default: %(default)s)"
-    for command in (listing, explaining, checking):
+    for command in (listing, explaining, running, checking):
         command.add_argument("--model", default="jaxcam:digits_relu", help=factory)
     return parser
 
@@ -59,16 +66,31 @@ def _parser() -> argparse.ArgumentParser:
 def _add_explain(commands: Any) -> argparse.ArgumentParser:
     explaining = commands.add_parser("explain", help="explain a model's answers for images")
     explaining.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    explaining.add_argument("--layer", required=True, help="a name that `jaxcam layers` lists")
-    explaining.add_argument("--occurrence", type=int, help="which run of a layer that runs often")
-    explaining.add_argument("--method", default="grad_cam", help="as `jaxcam methods` lists")
-    explaining.add_argument("--seed", type=int, default=0, help="of methods with random numbers")
-    explaining.add_argument("--target", help="class name or index (default: the top class)")
-    explaining.add_argument(
-        "--out", type=Path, default=Path("jaxcam-out"), help="folder to write to"
-    )
+    _add_choices(explaining)
     explaining.set_defaults(command=explain.run)
     return explaining
+
+
+def _add_run(commands: Any) -> argparse.ArgumentParser:
+    running = commands.add_parser("run", help="explain a folder; goes on where it stopped")
+    where = "a folder, a .csv with the columns image and target, or a list with a path on each line"
+    running.add_argument("--images", type=Path, required=True, help=where)
+    _add_choices(running)
+    running.add_argument("--batch-size", type=int, default=32, help="images at once, and in a file")
+    running.add_argument("--threads", type=int, help="that decode images (default: one for a core)")
+    parts = "which part this process takes: I/N, or auto, which asks jax.distributed"
+    running.add_argument("--share", default="0/1", help=parts)
+    running.set_defaults(command=run.run)
+    return running
+
+
+def _add_choices(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--layer", required=True, help="a name that `jaxcam layers` lists")
+    command.add_argument("--occurrence", type=int, help="which run of a layer that runs often")
+    command.add_argument("--method", default="grad_cam", help="as `jaxcam methods` lists")
+    command.add_argument("--seed", type=int, default=0, help="of methods with random numbers")
+    command.add_argument("--target", help="class name or index (default: the top class)")
+    command.add_argument("--out", type=Path, default=Path("jaxcam-out"), help="folder to write to")
 
 
 def _add_audit(commands: Any) -> argparse.ArgumentParser:

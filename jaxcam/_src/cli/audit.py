@@ -13,7 +13,6 @@ from jaxcam._src.audit.record import Audit
 from jaxcam._src.audit.verdict import verdict
 from jaxcam._src.cli.model import (
     displayed,
-    preprocessed,
     results,
     target_of,
     tracked,
@@ -31,7 +30,7 @@ def run(options: argparse.Namespace) -> None:
         layer: try_shapes(audited, model, target).structure for layer, audited in auditors.items()
     }
     paths = files.find_images(options.images)
-    images = [preprocessed(model, path) for path in paths]
+    images = [files.preprocessed(model, path) for path in paths]
     pictures = [displayed(model, path, i) for path, i in zip(paths, images, strict=True)]
     folder = files.writable_folder(options.out)
     found = {}

@@ -9,20 +9,19 @@ import jax
 import numpy as np
 from PIL import Image
 
-from jaxcam._src import files, methods
+from jaxcam._src import files
 from jaxcam._src.base import Explanation, Model
 from jaxcam._src.cli.model import (
-    METHODS,
     displayed,
-    preprocessed,
+    method_of,
     target_of,
     tracked,
     try_shapes,
 )
+from jaxcam._src.compiling import compiler_options
 from jaxcam._src.cut import split
 from jaxcam._src.explain import explainer
 from jaxcam._src.files import UsageError
-from jaxcam._src.names import no_such
 from jaxcam._src.render import overlay
 
 _TOP = 5
@@ -30,19 +29,18 @@ _TOP = 5
 
 def run(options: argparse.Namespace) -> None:
     """Explains images, and writes an overlay and a map for each, and a record of all."""
-    if options.method not in METHODS:
-        raise UsageError(no_such("method", options.method, METHODS))
+    method = method_of(options)
     model = files.load_model(options.model)
     target = target_of(options, model)
     split_fn = split(model.apply_fn, options.layer, occurrence=options.occurrence)
-    method = methods.seeded(METHODS[options.method], options.seed)
-    explain = jax.jit(explainer(model.apply_fn, split_fn, method))
+    explain = explainer(model.apply_fn, split_fn, method)
+    explain = jax.jit(explain, compiler_options=compiler_options())
     try_shapes(explain, model, target)
     files.check_images(options.images)
     folder = files.writable_folder(options.out)
     records = []
     for path in tracked(options.images, "explaining"):
-        image = preprocessed(model, path)
+        image = files.preprocessed(model, path)
         explanation = jax.device_get(explain(model.variables, image, target))
         records.append(_write(folder, path, image, explanation, model))
     kept = ("model", "layer", "occurrence", "method", "seed")

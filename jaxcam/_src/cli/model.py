@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.progress import track
 
 from jaxcam._src import files, methods
-from jaxcam._src.base import Model
+from jaxcam._src.base import Model, WeightsFn
 from jaxcam._src.derivatives import closed_form
 from jaxcam._src.files import UsageError
+from jaxcam._src.names import no_such
 from jaxcam._src.render import rgb
 from jaxcam._src.weights.curvature import grad_cam_plus_plus
 
@@ -31,18 +32,18 @@ def tracked(items: Sequence[Any], title: str) -> Iterable[Any]:
     return track(items, title, console=console) if console.is_terminal else items
 
 
+def method_of(options: argparse.Namespace) -> WeightsFn:
+    """The method that the user named, with a key of the seed where it takes one."""
+    if options.method not in METHODS:
+        raise UsageError(no_such("method", options.method, METHODS))
+    return methods.seeded(METHODS[options.method], options.seed)
+
+
 def target_of(options: argparse.Namespace, model: Model) -> int | None:
     """The class that the user named; None for the top class."""
     if options.target is None:
         return None
     return files.find_class(options.target, model.class_names)
-
-
-def preprocessed(model: Model, path: Path) -> np.ndarray:
-    """An image as the model takes it."""
-    picture = files.open_image(path)
-    with files.one_line(f"preprocess of {path}"):
-        return np.asarray(model.preprocess(picture))
 
 
 def displayed(model: Model, path: Path, image: np.ndarray) -> np.ndarray:

@@ -1,0 +1,112 @@
+"""`jaxcam run`: a folder of images or a list of them, in batches; it goes on where it stopped."""
+
+import argparse
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import jax
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from jaxcam._src import files
+from jaxcam._src.base import Model
+from jaxcam._src.cli.model import blank, console, method_of, target_of, try_shapes
+from jaxcam._src.cut import split
+from jaxcam._src.explain import explainer
+from jaxcam._src.files import UsageError
+from jaxcam._src.pipeline import Job, explained, listing, store
+from jaxcam._src.pipeline.step import stepper
+
+_SETTINGS = ("model", "layer", "occurrence", "method", "seed", "target", "batch_size")
+_MOST_LISTED = 20
+
+
+def run(options: argparse.Namespace) -> int:
+    """Explains images and writes maps and an index. Returns 1 where images were skipped."""
+    for package in ("grain", "pyarrow"):
+        if not importlib.util.find_spec(package):
+            raise UsageError(f"run needs {package}; pip install 'jaxcam-xai[run]'")
+    index, shares = _share(options.share)
+    model = files.load_model(options.model)
+    job = _job(options, model)
+    folder = files.writable_folder(options.out)
+    settings = {name: getattr(options, name) for name in _SETTINGS}
+    settings |= {"images": len(job.images.names), "digest": job.images.digest()}
+    store.begin(folder, settings, f".{index}-of-{shares}")
+    own = range(index, -(-len(job.images.names) // job.batch_size), shares)
+    left = store.unfinished(folder, own)
+    sizes = {batch: len(job.part(job.images.names, batch)) for batch in own}
+    with _progress() as progress:
+        done = sum(sizes.values()) - sum(sizes[batch] for batch in left)
+        task = progress.add_task("explaining", total=sum(sizes.values()), completed=done)
+        for count in explained(job, left, folder, options.threads or _cores()):
+            progress.advance(task, count)
+    return _report(folder, own, sum(sizes.values()), done)
+
+
+def _job(options: argparse.Namespace, model: Model) -> Job:
+    """What the options ask for, tried on shapes."""
+    target = target_of(options, model)
+    method = method_of(options)
+    split_fn = split(model.apply_fn, options.layer, occurrence=options.occurrence)
+    try_shapes(explainer(model.apply_fn, split_fn, method), model, target)
+    images = listing.read(options.images, model.class_names)
+    if target is not None:
+        images = images._replace(targets=[target] * len(images.names))
+    devices = len(jax.local_devices())
+    if options.batch_size < 1 or options.batch_size % devices:
+        raise UsageError(
+            f"--batch-size is {options.batch_size}; wanted a multiple of the {devices} devices"
+        )
+    step = stepper(model.apply_fn, model.variables, split_fn, method)
+    return Job(model, step, blank(model), images, options.batch_size)
+
+
+def _share(text: str) -> tuple[int, int]:
+    """Which part of the batches this process explains: `(index, count)`."""
+    if text == "auto":
+        with files.one_line("--share auto"):
+            jax.distributed.initialize()
+        return jax.process_index(), jax.process_count()
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise UsageError(f"--share is {text!r}; wanted I/N with I from 0 to N - 1, or auto")
+    return int(index), int(count)
+
+
+def _report(folder: Path, own: range, images: int, done: int) -> int:
+    skipped = [*store.errors(folder, own)]
+    before = f", {done} of them before" if done else ""
+    print(f"explained: {images - len(skipped)} of {images} images{before}, in {folder}")
+    for name, error in skipped[:_MOST_LISTED]:
+        print(f"jaxcam: skipped {name}: {error}", file=sys.stderr)
+    if len(skipped) > _MOST_LISTED:
+        print(f"jaxcam: skipped {len(skipped)} images; the index has them all", file=sys.stderr)
+    return int(bool(skipped))
+
+
+class _Rate(ProgressColumn):
+    """Images per second."""
+
+    def render(self, task: Task) -> str:
+        return f"{task.speed:.1f} images/s" if task.speed else ""
+
+
+def _progress() -> Progress:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    return Progress(
+        *columns, _Rate(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,91 @@
+"""What a run writes: the maps and the numbers of each batch, a file of each, whole or not at all.
+
+    run.json              what was run
+    maps/000012.npz       cam [n, h, w], the maps of batch 12
+    index/000012.parquet  their rows in the index: image, prediction, target, scores, error
+
+A batch is finished once it is in the index, which is written last. NumPy reads the maps; whatever
+reads Parquet reads the folder `index` as one table.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxcam._src.files import UsageError, whole_file
+
+
+def begin(folder: Path, settings: Mapping[str, Any], owner: str) -> None:
+    """Writes the settings of a run, or goes on with the run that is there.
+
+    Raises:
+      UsageError: there is a run with other settings.
+    """
+    path = folder / "run.json"
+    for part in ("maps", "index"):
+        (folder / part).mkdir(exist_ok=True)
+    if not path.exists():
+        with whole_file(path, owner) as file:
+            file.write(json.dumps(settings, indent=1).encode())
+    found = json.loads(path.read_text())
+    other = [key for key in settings if found.get(key) != settings[key]]
+    if other:
+        was, now = ({key: of.get(key) for key in other} for of in (found, settings))
+        raise UsageError(
+            f"{folder} holds a run with {was}, and this one has {now}; choose another --out"
+        )
+
+
+def unfinished(folder: Path, batches: Sequence[int]) -> list[int]:
+    """Those of the batches that are not in the index."""
+    return [batch for batch in batches if not _index(folder, batch).exists()]
+
+
+def write(folder: Path, batch: int, cam: np.ndarray, columns: Mapping[str, list]) -> None:
+    """Writes the maps `[n, *spatial]` of a batch, then its n rows of the index."""
+    import pyarrow
+    import pyarrow.parquet
+
+    with whole_file(folder / "maps" / f"{batch:06}.npz") as file:
+        np.savez(file, cam=cam)
+    rows = range(len(cam))
+    places = {"maps": [f"{batch:06}.npz"] * len(cam), "row": rows}
+    table = pyarrow.table({**columns, **places}, schema=_schema())
+    with whole_file(_index(folder, batch)) as file:
+        pyarrow.parquet.write_table(table, file)
+
+
+def errors(folder: Path, batches: Sequence[int]) -> Iterator[tuple[str, str]]:
+    """The images that were skipped, and why."""
+    import pyarrow.parquet
+
+    for batch in batches:
+        found = pyarrow.parquet.read_table(_index(folder, batch), columns=["image", "error"])
+        yield from ((row["image"], row["error"]) for row in found.to_pylist() if row["error"])
+
+
+def _index(folder: Path, batch: int) -> Path:
+    return folder / "index" / f"{batch:06}.parquet"
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    text, whole, real = pa.string(), pa.int32(), pa.float32()
+    kinds = {
+        "image": text,
+        "prediction": whole,
+        "prediction_name": text,
+        "prediction_probability": real,
+        "target": whole,
+        "target_name": text,
+        "target_probability": real,
+        "target_logit": real,
+        "maps": text,
+        "row": whole,
+        "error": text,
+    }
+    return pa.schema(list(kinds.items()))
