@@ -117,7 +117,7 @@ def test_layers_lists_names_shapes_and_runs(capsys):
 def test_explain_writes_overlay_map_and_numbers(capsys, tmp_path, target):
     images = [FOLDER / "canvas0.png", FOLDER / "canvas1.png"]
     choice = [] if target is None else ["--target", target]
-    code, out, _ = _run(
+    code, out, _ = run_command(
         capsys, "explain", *images, "--layer", "stage3", "--method", "grad_cam_plus_plus",
         *choice, "--out", tmp_path,
     )  # fmt: skip
@@ -218,7 +218,7 @@ def test_audit_of_a_folder_and_several_layers(capsys, tmp_path):
     for model in ("digits_relu", "digits_silu"):
         out = tmp_path / model
         layers = ["--layer", "stage3", "--layer", "stage3/conv2"]
-        code, said, _ = _run(
+        code, said, _ = run_command(
             capsys, "audit", folder, *layers, "--model", f"jaxcam:{model}", "--out", out
         )
         assert code == 0
