@@ -6,16 +6,14 @@ compiled, on the same threads.
 """
 
 import argparse
-import sys
 from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import resnet
+import rivals
 import timing
 import torch
 from resnet_torch import ResNet
@@ -23,9 +21,6 @@ from rich.console import Console
 from rich.table import Table
 
 import jaxcam
-
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "golden"))
-from make_torch import stub_torchvision
 
 LAYER = "layer4"
 BATCH = 4
@@ -57,11 +52,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("methods", nargs="*", help="default: all", metavar="METHOD")
     options = parser.parse_args()
-    stub_torchvision()
-    weights = resnet.weights(seed=0)
+    weights = resnet.weights(18)
     images = np.random.default_rng(0).random((BATCH, 224, 224, 3), np.float32)
     targets = [1, 7, 7, 400]
-    model = ResNet(weights)
+    model = ResNet(18, weights)
     x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     rows = []
     for library, methods in METHODS.items():
@@ -69,14 +63,12 @@ def main() -> None:
             if options.methods and ours not in options.methods:
                 continue
             n = 1 if ours in SLOW else BATCH
-            run = _theirs(library, theirs, model, x[:n], targets[:n])
+            run = rivals.explainer(library, theirs, model, LAYER, x[:n], targets[:n])
             mine = _ours(library, ours, weights, images[:n], targets[:n])
             rows.append({"images": n, **_row(library, ours, run, mine)})
     _print(rows)
     if not options.methods:
-        packages = {"grad-cam": "grad-cam", "torchcam": "torchcam", "captum": "captum"}
-        found = {name: version(package) for name, package in packages.items()}
-        timing.save("against-torch", rows, torch=torch.__version__, **found)
+        timing.save("against-torch", rows, **rivals.versions())
 
 
 def _ours(
@@ -90,54 +82,17 @@ def _ours(
     return lambda: run().heatmap
 
 
-def _theirs(
-    library: str, name: str, model: torch.nn.Module, x: torch.Tensor, targets: list[int]
-) -> Callable[[], np.ndarray]:
-    layer = getattr(model, LAYER)
-    if library == "captum":
-        from captum.attr import LayerAttribution, LayerGradCam
-
-        explain = LayerGradCam(model, layer)
-
-        def run():
-            maps = explain.attribute(x, target=targets)
-            return LayerAttribution.interpolate(maps, x.shape[2:])[:, 0].detach().numpy()
-
-        return run
-    if library == "torchcam":
-        from torchcam import methods
-
-        def run():
-            with getattr(methods, name)(model, LAYER) as explain:
-                return explain(targets, model(x))[0].detach().numpy()
-
-        return run
-    import pytorch_grad_cam
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-    wanted = [ClassifierOutputTarget(t) for t in targets]
-
-    def run():
-        with getattr(pytorch_grad_cam, name)(model=model, target_layers=[layer]) as explain:
-            return explain(input_tensor=x, targets=wanted)
-
-    return run
-
-
 def _row(library: str, name: str, theirs: Callable, ours: Callable) -> dict[str, Any]:
     wanted, found = theirs(), np.asarray(ours())
-    samples = {"ours": [], "theirs": []}
-    for _ in range(1 if name in SLOW else 5):  # in turns, since machines drift
-        samples["theirs"] += timing.seconds(theirs, repeats=1)
-        samples["ours"] += timing.seconds(ours, repeats=1)
-    seconds = {side: timing.median(taken) for side, taken in samples.items()}
+    repeats = 2 if name in SLOW else 5
+    samples = timing.in_turns({"theirs": theirs, "ours": ours}, repeats=repeats)
     return {
         "library": library,
         "method": name,
         "difference": float(abs(found - wanted).max() / abs(wanted).max()),
-        "jaxcam_s": seconds["ours"],
-        "library_s": seconds["theirs"],
-        "ratio": seconds["ours"] / seconds["theirs"],
+        "jaxcam_s": timing.median(samples["ours"]),
+        "library_s": timing.median(samples["theirs"]),
+        **timing.ratio(samples["ours"], samples["theirs"]),
         "samples_s": samples,
     }
 

@@ -1,32 +1,38 @@
-"""The network of resnet.py as a PyTorch module, channels first."""
+"""The networks of resnet.py as a PyTorch module, channels first."""
 
 from typing import Any
 
 import torch
-from resnet import BLOCKS, WIDTHS, convolutions
+from resnet import BLOCKS, EPSILON, STAGES, Conv, convolutions
 from torch import nn
 
 
 class Block(nn.Module):
+    """Convolutions with a ReLU between them, and a shortcut around them."""
+
     def __init__(self, convs: dict[str, nn.Module], name: str):
         super().__init__()
-        self.conv1, self.conv2 = convs[f"{name}.conv1"], convs[f"{name}.conv2"]
+        names = [f"{name}.conv{i}" for i in (1, 2, 3) if f"{name}.conv{i}" in convs]
+        self.convs = nn.ModuleList(convs[conv] for conv in names)
         self.shortcut = convs.get(f"{name}.shortcut", nn.Identity())
         self.relu = nn.ReLU()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.relu(self.conv2(self.relu(self.conv1(x))) + self.shortcut(x))
+        y = self.convs[0](x)
+        for conv in self.convs[1:]:
+            y = conv(self.relu(y))
+        return self.relu(y + self.shortcut(x))
 
 
 class ResNet(nn.Module):
     """In evaluation, with the weights of `resnet.weights`."""
 
-    def __init__(self, weights: dict[str, Any]):
+    def __init__(self, depth: int, weights: dict[str, Any]):
         super().__init__()
-        convs = {row[0]: _conv(weights, *row) for row in convolutions()}
+        convs = {conv.name: _conv(weights[conv.name], conv) for conv in convolutions(depth)}
         self.stem, self.relu, self.pool = convs["stem"], nn.ReLU(), nn.MaxPool2d(3, 2, 1)
-        for stage in range(1, len(WIDTHS) + 1):
-            blocks = [Block(convs, f"layer{stage}.{block}") for block in range(BLOCKS)]
+        for stage, count in zip(STAGES, BLOCKS[depth], strict=True):
+            blocks = [Block(convs, f"layer{stage}.{block}") for block in range(count)]
             setattr(self, f"layer{stage}", nn.Sequential(*blocks))
         self.dense = nn.Linear(*weights["dense"].shape, bias=False)
         with torch.no_grad():
@@ -39,11 +45,14 @@ class ResNet(nn.Module):
         return self.dense(x.mean((2, 3)))
 
 
-def _conv(
-    weights: dict[str, Any], name: str, window: int, before: int, after: int, stride: int
-) -> nn.Conv2d:
-    module = nn.Conv2d(before, after, window, stride, window // 2)
+def _conv(weights: dict[str, Any], row: Conv) -> nn.Module:
+    _, window, before, after, stride = row
+    conv = nn.Conv2d(before, after, window, stride, window // 2, bias=False)
+    norm = nn.BatchNorm2d(after, EPSILON)
+    kept = {"scale": norm.weight, "bias": norm.bias}
+    kept |= {"mean": norm.running_mean, "variance": norm.running_var}
     with torch.no_grad():
-        module.weight.copy_(torch.from_numpy(weights[name]["kernel"]).permute(3, 2, 0, 1))
-        module.bias.copy_(torch.from_numpy(weights[name]["bias"]))
-    return module
+        conv.weight.copy_(torch.from_numpy(weights["kernel"]).permute(3, 2, 0, 1))
+        for name, own in kept.items():
+            own.copy_(torch.from_numpy(weights[name]))
+    return nn.Sequential(conv, norm)

@@ -264,3 +264,14 @@ def test_a_blur_keeps_what_is_even_and_flattens_what_is_not():
 def test_counts_below_1_are_refused(method, knob):
     with pytest.raises(ValueError, match=rf"{knob} is 0; .* choose 1 or more"):
         method(_tap())
+
+
+@pytest.mark.parametrize("library", ["pytorch_grad_cam", "torchcam", "tf_keras_vis"])
+def test_conventions_take_the_knobs_of_score_cam(library):
+    convention = getattr(jaxcam.conventions, library)
+    model, image = jaxcam.digits_relu(), jaxcam.load_canvases().images[0]
+    method = functools.partial(jaxcam.score_cam, top_k=5, dtype=jnp.float16, chunk_size=4)
+    explain = jaxcam.explainer(model.apply_fn, "stage3", method, convention=convention)
+    weights = jax.jit(explain)(model.variables, image, 3).weights
+    assert (weights != 0).sum() == 5
+    assert jnp.isfinite(weights).all()

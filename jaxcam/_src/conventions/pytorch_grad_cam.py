@@ -1,6 +1,7 @@
 """pytorch-grad-cam 1.5.7: the range, then the size, then the mean over layers and the range."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,11 +29,11 @@ def _grad_cam_plus_plus(tap: Tap) -> Array:
     return closed_forms.pytorch_grad_cam(gradient(tap), tap.activations)
 
 
-def _score_cam(tap: Tap, *, chunk_size: int = 16) -> Array:
+def _score_cam(tap: Tap, **knobs: Any) -> Array:
     def mask(channel: Array) -> Array:
         return near_unit_range(align_corners(channel, tap.image.shape[:-1]), eps=1e-8)[..., None]
 
-    return softmax(tap, masked_scores(tap, mask, chunk_size))
+    return softmax(tap, masked_scores(tap, mask, **knobs))
 
 
 def _ablation_cam(tap: Tap, *, chunk_size: int = 64) -> Array:

@@ -1,5 +1,7 @@
 """tf-keras-vis 0.8.7: corners aligned, then the range."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -25,13 +27,14 @@ def _grad_cam_plus_plus(tap: Tap) -> Array:
     return factor * closed_forms.tf_keras_vis(gradient(tap), tap.activations)
 
 
-def _score_cam(tap: Tap, *, chunk_size: int = 16) -> Array:
+def _score_cam(tap: Tap, **knobs: Any) -> Array:
     """A softmax over the classes, whatever the model returns, and none over the channels."""
 
     def mask(channel: Array) -> Array:
         return _layer(channel, tap.image.shape[:-1])[..., None]
 
-    scores = masked_scores(tap.at_score(probability), mask, chunk_size)
+    scores = masked_scores(tap.at_score(probability), mask, **knobs)
+    scores = jnp.where(scores == -jnp.inf, 0, scores)  # channels that take no part
     return scores.reshape((1,) * len(tap.spatial_axes) + (-1,))
 
 

@@ -1,6 +1,7 @@
 """torchcam 0.5.0: the range at the size of the layer, where the map stays."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -54,26 +55,24 @@ def _mask(tap: Tap, channel: Array) -> Array:
     return upsample(_range(channel), tap.image.shape[:-1])[..., None]
 
 
-def _score_cam(tap: Tap, *, chunk_size: int = 16) -> Array:
-    return softmax(tap, masked_scores(tap, lambda a: _mask(tap, a), chunk_size))
+def _score_cam(tap: Tap, **knobs: Any) -> Array:
+    return softmax(tap, masked_scores(tap, lambda a: _mask(tap, a), **knobs))
 
 
-def _ss_cam(
-    tap: Tap, *, key: Key, samples: int = 35, sigma: float = 2.0, chunk_size: int = 16
-) -> Array:
+def _ss_cam(tap: Tap, *, key: Key, samples: int = 35, sigma: float = 2.0, **knobs: Any) -> Array:
     def scores(key: Key) -> Array:
         noise = jax.random.normal(key, (*tap.image.shape[:-1], 1), tap.image.dtype)
-        return masked_scores(tap, lambda a: _mask(tap, a) + sigma * noise, chunk_size)
+        return masked_scores(tap, lambda a: _mask(tap, a) + sigma * noise, **knobs)
 
     return softmax(tap, jax.lax.map(scores, jax.random.split(key, samples)).mean(axis=0))
 
 
-def _is_cam(tap: Tap, *, samples: int = 10, chunk_size: int = 16) -> Array:
+def _is_cam(tap: Tap, *, samples: int = 10, **knobs: Any) -> Array:
     """Strengths add up: n / N of them is the sum of 1 / N to n / N, 5.5 at the end of ten."""
     strengths = jnp.cumsum((jnp.arange(samples, dtype=tap.image.dtype) + 1) / samples)
 
     def scores(strength: Array) -> Array:
-        return masked_scores(tap, lambda a: strength * _mask(tap, a), chunk_size)
+        return masked_scores(tap, lambda a: strength * _mask(tap, a), **knobs)
 
     return softmax(tap, jax.lax.map(scores, strengths).mean(axis=0))
 

@@ -205,7 +205,7 @@ def _group_maps(
 def masked_scores(
     tap: Tap,
     mask_fn: Callable[[Array], Array],
-    chunk_size: int,
+    chunk_size: int = 16,
     top_k: int | None = None,
     dtype: DTypeLike | None = None,
 ) -> Float[Array, " K"]:
