@@ -1,7 +1,9 @@
 """Ablation-CAM and Recipro-CAM against plain loops and closed forms."""
 
+import dataclasses
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,6 +30,22 @@ def test_ablation_cam_is_the_share_of_the_score_that_a_channel_holds(score_fn):
     wanted = (score - np.array(without)) / score
     # Differences of scores that are nearly equal.
     np.testing.assert_allclose(jaxcam.ablation_cam(tap)[0, 0], wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_channels_that_ablation_does_not_change_cost_nothing():
+    whole, passes = _tap(), []
+    dead = whole.activations.at[..., :3].set(0)
+
+    def score_activations(activations):
+        jax.debug.callback(lambda: passes.append(1))
+        return whole.score_activations(activations)
+
+    tap = dataclasses.replace(whole, activations=dead, score_activations=score_activations)
+    weights = jax.block_until_ready(jaxcam.ablation_cam(tap, chunk_size=1))
+    jax.effects_barrier()
+    alive = jnp.any(dead != 0, axis=(0, 1))
+    assert len(passes) == 1 + alive.sum() <= dead.shape[-1] - 2  # and once for the score itself
+    np.testing.assert_array_equal(weights[..., :3], 0)
 
 
 def test_ablation_cam_behind_a_global_pool_is_the_share_of_the_logit():

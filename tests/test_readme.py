@@ -4,10 +4,13 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import jaxcam
 from jaxcam._src import cli
 from jaxcam._src.demo.bundle import FOLDER
 
@@ -54,6 +57,7 @@ def folder_of_a_user(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     shutil.copy(FOLDER / "canvas0.png", "digit.png")
     shutil.copy(FOLDER / "canvas1.png", "other.png")
+    shutil.copytree(FOLDER, "photographs", ignore=shutil.ignore_patterns("*.msgpack"))
     (module,) = (block for block in _blocks("python") if block.startswith(MODULE))
     Path("my_network.py").write_text(module)
     yield tmp_path
@@ -62,7 +66,7 @@ def folder_of_a_user(tmp_path, monkeypatch):
 
 def test_commands_run(folder_of_a_user, capsys):
     lines = [line for block in _blocks("bash") for line in block.splitlines() if "pip" not in line]
-    assert len(lines) == 5
+    assert len(lines) == 6
     for line in lines:
         program, *arguments = shlex.split(line)
         assert program == "jaxcam"
@@ -70,3 +74,16 @@ def test_commands_run(folder_of_a_user, capsys):
     written = {path.name for path in (folder_of_a_user / "maps").iterdir()}
     assert {"digit_overlay.png", "digit_cam.npy", "other_cam.npy", "explanations.json"} <= written
     assert {path.name for path in (folder_of_a_user / "audit").iterdir()} == AUDIT
+    heatmaps = dict(_reader()(folder_of_a_user / "maps-of-all"))
+    canvases, model = jaxcam.load_canvases(), jaxcam.digits_relu()
+    wanted = jaxcam.explainer(model.apply_fn, "stage3")(model.variables, canvases.images[0])
+    assert len(heatmaps) == len(canvases.images)
+    np.testing.assert_allclose(heatmaps["canvas0.png"], wanted.heatmap, atol=1e-5)
+
+
+def _reader() -> Callable[[Path], Iterator[tuple[str, np.ndarray]]]:
+    """What the README says to read the maps of a run with."""
+    (block,) = (block for block in _blocks("python") if "def read(" in block)
+    namespace = {"jaxcam": jaxcam}
+    exec(compile(block, "README.md", "exec"), namespace)
+    return namespace["read"]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.export
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, UInt32
 
@@ -144,6 +145,14 @@ class Explanation:
     weights: Any
     logits: Any
     target: Any
+
+
+jax.export.register_pytree_node_serialization(
+    Explanation,
+    serialized_name="jaxcam.Explanation",
+    serialize_auxdata=lambda _: b"",  # all that it holds is data
+    deserialize_auxdata=lambda _: (),
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The audit on the command line: a table, numbers and a figure, over images and layers."""
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.table import Table
 from jaxcam._src.audit import EXACT, MAPS, MEASURES, Audit, audit
 from jaxcam._src.audit.verdict import summary, verdict
 from jaxcam._src.base import Model
+from jaxcam._src.compiling import compiler_options
 from jaxcam._src.files import whole_file
 from jaxcam._src.render import save_audit
 
@@ -22,7 +24,8 @@ def auditors(model: Model, layers: Sequence[str]) -> dict[str, Callable[..., Aud
     """A compiled audit for each layer, `(variables, image, target) -> Audit`."""
 
     def auditor(layer: str) -> Callable[..., Audit]:
-        return jax.jit(lambda *arguments: audit(model.apply_fn, layer, *arguments))
+        audited = functools.partial(audit, model.apply_fn, layer)
+        return jax.jit(audited, compiler_options=compiler_options())
 
     return {layer: auditor(layer) for layer in layers}
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxcam._src.base import Model, WeightsFn
+from jaxcam._src.compiling import compiler_options
 from jaxcam._src.demo.bundle import NAMES, digits_relu, digits_silu, load_canvases
 from jaxcam._src.demo.canvases import Canvases
 from jaxcam._src.explain import explainer
@@ -49,7 +50,8 @@ def run(methods: Mapping[str, WeightsFn], folder: Path) -> dict[str, dict[str, f
 
 
 def _heatmaps(model: Model, method: WeightsFn, canvases: Canvases) -> np.ndarray:
-    explain = jax.jit(jax.vmap(explainer(model.apply_fn, LAYER, method), in_axes=(None, 0, 0)))
+    explain = jax.vmap(explainer(model.apply_fn, LAYER, method), in_axes=(None, 0, 0))
+    explain = jax.jit(explain, compiler_options=compiler_options())
     return np.asarray(explain(model.variables, canvases.images, canvases.labels).heatmap)
 
 
