@@ -75,7 +75,7 @@ def _row(name: str) -> dict[str, Any]:
 
     def whole() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            store.begin(Path(folder), {}, "")
+            store.begin(Path(folder), {}, "0-of-1")
             assert sum(pipeline.explained(job, batches, Path(folder), threads)) == count
 
     samples = timing.in_turns(

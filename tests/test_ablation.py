@@ -48,6 +48,19 @@ def test_channels_that_ablation_does_not_change_cost_nothing():
     np.testing.assert_array_equal(weights[..., :3], 0)
 
 
+def test_a_dead_channel_has_a_derivative_too():
+    """The score without channel k does not depend on it: `d w_k / d A_k` is that of S over S."""
+    tap = _tap(jaxcam.probability)
+    dead = tap.activations.at[..., 0].set(0)
+
+    def weight(activations):
+        return jaxcam.ablation_cam(dataclasses.replace(tap, activations=activations))[0, 0, 0]
+
+    score, gradient = jax.value_and_grad(tap.score_activations)(dead)
+    found = jax.grad(weight)(dead)[..., 0]
+    np.testing.assert_allclose(found, gradient[..., 0] / score, rtol=1e-5)
+
+
 def test_ablation_cam_behind_a_global_pool_is_the_share_of_the_logit():
     case, tap = plain(), _tap()
     parts = case.variables["dense"][:, 1] * tap.activations.mean((0, 1))

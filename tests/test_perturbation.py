@@ -275,3 +275,8 @@ def test_conventions_take_the_knobs_of_score_cam(library):
     weights = jax.jit(explain)(model.variables, image, 3).weights
     assert (weights != 0).sum() == 5
     assert jnp.isfinite(weights).all()
+
+
+def test_a_dtype_that_is_not_floating_is_refused():
+    with pytest.raises(ValueError, match=r"dtype is int32; wanted a floating one"):
+        jaxcam.score_cam(_tap(), dtype=jnp.int32)

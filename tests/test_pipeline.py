@@ -17,8 +17,11 @@ import pytest
 from test_cli import run_command
 
 import jaxcam
+from jaxcam._src.cli import METHODS
 from jaxcam._src.cli import run as run_module
 from jaxcam._src.demo.bundle import FOLDER
+from jaxcam._src.methods import seeded
+from jaxcam._src.pipeline.step import stepper
 
 LAYER = ["--layer", "stage3"]
 IMAGES = sorted(path.name for path in FOLDER.glob("*.png"))
@@ -137,7 +140,7 @@ def test_what_is_no_image_is_skipped_listed_and_counted(capsys, canvases, tmp_pa
     (canvases / "text.png").write_text("no picture")
     (canvases / "inner" / "cut.png").write_bytes((FOLDER / "canvas0.png").read_bytes()[:300])
     command = ["run", "--images", canvases, *LAYER, "--batch-size", 8, "--out", tmp_path / "out"]
-    for before in ("", ", 26 of them before"):  # a second time, with nothing left to do
+    for before in ("", " (26 were done before)"):  # a second time, with nothing left to do
         code, said, error = run_command(capsys, *command)
         assert code == 1
         assert f"explained: 24 of 26 images{before}" in said
@@ -209,12 +212,12 @@ def test_a_run_goes_on_after_every_kill_and_repeats_nothing(canvases, tmp_path):
             assert path.stat().st_mtime_ns == when  # no finished batch was written again
         finished = {path: path.stat().st_mtime_ns for path in index.glob("0*")}
     # As if it had been killed in the middle of a file, and between the two files of a batch.
-    (maps / ".000011.npz.part").write_bytes(b"half")
+    (maps / ".000011.npz.host-1.part").write_bytes(b"half")
     shutil.copy(maps / "000000.npz", maps / "000010.npz")
     last = _start([*common, "--out", out])
     said, _ = last.communicate()
     assert last.returncode == 0
-    assert f"24 images, {2 * len(finished)} of them before" in said
+    assert f"24 images ({2 * len(finished)} were done before)" in said
     assert 4 < len(finished) < 12
     assert all(path.stat().st_mtime_ns == when for path, when in finished.items())
     reference.communicate()
@@ -256,12 +259,15 @@ def test_two_processes_share_the_batches(canvases, tmp_path, share):
     [
         (["--images", "no_folder"], "there is no folder and no list no_folder"),
         (["--images", "EMPTY"], "there is no image in"),
-        (["--images", "TABLE"], "has the columns picture; wanted image, and target"),
-        (["--images", "CLASSES"], "no class 'eleven'"),
+        (["--images", "TABLE"], "starts with the line 'picture'; wanted the names"),
+        (["--images", "CLASSES"], "classes.csv, line 2: there is no class 'eleven'"),
         (["--images", "PICTURE"], "cannot be read as a list"),
         (["--images", "FOLDER", "--layer", "stage4"], "no layer 'stage4'"),
         (["--images", "FOLDER", "--method", "gradcam"], "mean 'grad_cam'"),
-        (["--images", "FOLDER", "--batch-size", "0"], "--batch-size is 0; wanted a multiple"),
+        (["--images", "FOLDER", "--batch-size", "0"], "--batch-size is 0; wanted 1 or more"),
+        (["--images", "FOLDER", "--threads", "0"], "--threads is 0; wanted 1 or more"),
+        (["--images", "SHORT"], "short.csv, line 3: there is no image"),
+        (["--images", "GIVEN", "--target", "4"], "has a column target; leave out --target"),
         (["--images", "FOLDER", "--share", "2/2"], "--share is '2/2'; wanted I/N"),
         (["--images", "FOLDER", "--share", "first"], "--share is 'first'; wanted I/N"),
         (["--images", "FOLDER", "--target", "ten"], "no class 'ten'"),
@@ -271,11 +277,15 @@ def test_bad_input_is_one_line_and_no_file(capsys, tmp_path, arguments, message)
     (tmp_path / "empty").mkdir()
     (tmp_path / "table.csv").write_text("picture\ncanvas0.png\n")
     (tmp_path / "classes.csv").write_text("image,target\ncanvas0.png,eleven\n")
+    (tmp_path / "short.csv").write_text("target,image\n3,canvas0.png\n4\n")
+    (tmp_path / "given.csv").write_text("\ufeffimage,target\ncanvas0.png,four\n")
     places = {
         "FOLDER": FOLDER,
         "EMPTY": tmp_path / "empty",
         "TABLE": tmp_path / "table.csv",
         "CLASSES": tmp_path / "classes.csv",
+        "SHORT": tmp_path / "short.csv",
+        "GIVEN": tmp_path / "given.csv",
         "PICTURE": FOLDER / "canvas0.png",
     }
     given = [places.get(argument, argument) for argument in arguments]
@@ -296,7 +306,26 @@ def test_another_run_in_the_same_folder_is_refused(capsys, tmp_path):
         "holds a run with {'method': 'grad_cam'}, and this one has {'method': 'layer_cam'}" in error
     )
     assert _files(tmp_path) == before
-    assert json.loads(before["run.json"])["images"] == 24
+    assert json.loads(before["run.json"])["count"] == 24
+
+
+def test_the_same_names_in_another_folder_are_another_run(capsys, canvases, tmp_path):
+    out, copy = tmp_path / "out", tmp_path / "copy"
+    shutil.copytree(canvases, copy)
+    assert run_command(capsys, "run", "--images", canvases, *LAYER, "--out", out)[0] == 0
+    code, _, error = run_command(capsys, "run", "--images", copy, *LAYER, "--out", out)
+    assert code == 2
+    assert "choose another --out" in error
+
+
+def test_methods_that_fill_a_device_take_one_image_at_a_time(monkeypatch):
+    """Those with a key too, whose knobs are behind the seed."""
+    together = []
+    plain = jax.vmap
+    monkeypatch.setattr(jax, "vmap", lambda *a, **k: together.append(k) or plain(*a, **k))
+    for name in ("score_cam", "ss_cam", "ablation_cam", "grad_cam"):
+        stepper(lambda _, x: x, None, "layer", seeded(METHODS[name], 0))
+    assert len(together) == 1
 
 
 def test_a_package_that_is_missing_is_named(capsys, monkeypatch, tmp_path):

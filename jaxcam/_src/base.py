@@ -68,8 +68,8 @@ class Tap:
       activations: output of the layer, `[*spatial, K]`.
       score_activations: the score as a function of the activations.
       image: `[*spatial, C]`, as the model takes it.
-      score_image: the score as a function of the image. For an image of another dtype the model
-        runs in that dtype, variables included, and returns its logits in their own.
+      score_image: the score as a function of the image. For an image of another dtype its
+        variables are cast to that dtype, and its logits back to their own.
       logits: what the model returns for the image.
       target: what is explained, as the score function takes it.
       at_image: the tap of another image: same layer, score and target.
@@ -163,6 +163,7 @@ class Model:
       apply_fn: `(variables, image [H, W, C]) -> logits [classes]`.
       variables: what `apply_fn` takes first.
       preprocess: an RGB `PIL.Image.Image` of any size -> image `[H, W, C]`, always one shape.
+        `jaxcam run` calls it from several threads at once.
       class_names: one name per logit.
       display: image `[H, W, C]` -> picture `[H, W, C]` in [0, 1] to lay the heatmap over.
         None stretches the image from its smallest to its largest value.

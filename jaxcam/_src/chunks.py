@@ -32,21 +32,21 @@ def mapped_where(
     f: Callable[[Array], Array],
     xs: Shaped[Array, "n ..."],
     live: Bool[Array, " n"],
-    otherwise: Any,
+    known: Any,
     chunk_size: int,
 ) -> Shaped[Array, " n"]:
-    """`f` of each of `xs` that is live, a scalar, and `otherwise` for the others.
+    """`f` of each of `xs`, a scalar, which is `known` where they are not live.
 
-    What is not live costs nothing: the loop ends after the last live chunk. No loop of unknown
-    length has a reverse derivative, so a derivative goes through all of `xs`.
+    What is not live costs nothing: the loop ends after the last live chunk (under `vmap`, of the
+    image with most of them). No loop of unknown length has a reverse derivative, so a derivative
+    goes through all of `xs`, live or not.
 
     Raises:
       ValueError: `chunk_size` is below 1.
     """
     check_counts(chunk_size=chunk_size)
     pure, closed_over = hoisted(f, jax.ShapeDtypeStruct(xs.shape[1:], xs.dtype))
-    found = _live_first(pure, chunk_size, closed_over, xs, live)
-    return jnp.where(live, found, otherwise)
+    return _live_first(pure, chunk_size, closed_over, xs, live, known)
 
 
 def check_counts(**counts: int) -> None:
@@ -58,7 +58,9 @@ def check_counts(**counts: int) -> None:
 
 # The arguments are explicit, since a rule of differentiation must close over no traced value.
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _live_first(pure: Callable, chunk_size: int, closed_over: Any, xs: Array, live: Array) -> Array:
+def _live_first(
+    pure: Callable, chunk_size: int, closed_over: Any, xs: Array, live: Array, known: Any
+) -> Array:
     order = jnp.argsort(~live, stable=True)
 
     def run(own: tuple[Array, Array]) -> Array:
@@ -75,7 +77,8 @@ def _live_first(pure: Callable, chunk_size: int, closed_over: Any, xs: Array, li
         return jax.lax.while_loop(lambda state: state[0] < count, step, state)[1]
 
     found = _dealt(run, (xs[order], live[order]))
-    return jnp.zeros_like(found).at[order].set(found)
+    found = jnp.zeros_like(found).at[order].set(found)
+    return jnp.where(live, found, jnp.asarray(known, found.dtype))
 
 
 @_live_first.defjvp

@@ -24,7 +24,7 @@ def compiler_options() -> dict[str, str]:
     """What to give `jax.jit` as `compiler_options`, so that convolutions on a CPU use all cores.
 
     Returns:
-      `CPU_COMPILER_OPTIONS`, or no option where JAX's default device is no CPU, or where this
+      `CPU_COMPILER_OPTIONS`, or no option where JAX's default backend is no CPU, or where this
       version of XLA does not know the option.
     """
     if jax.default_backend() != "cpu":

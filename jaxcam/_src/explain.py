@@ -121,13 +121,14 @@ def tap(
         _check_activations(activations, image, layer)
         logits = head(activations)
         target = _checked_target(target, logits)
-        like = (image.dtype, logits)
         _check_score(score_fn, logits, target)
         return Tap(
             activations=activations,
             score_activations=lambda activations: score_fn(head(activations), target),
             image=image,
-            score_image=lambda image: score_fn(_applied(apply_fn, variables, image, like), target),
+            score_image=lambda other: score_fn(
+                _applied(apply_fn, variables, other, image.dtype, logits), target
+            ),
             logits=logits,
             target=target,
             at_image=lambda image: tap_at(image, target, score_fn),
@@ -137,9 +138,10 @@ def tap(
     return tap_at(image, target, score_fn)
 
 
-def _applied(apply_fn: ApplyFn, variables: PyTree, image: Array, like: tuple[Any, Any]) -> Any:
-    """What the model returns, in the dtypes that it has for an image `like` the tap's own."""
-    dtype, logits = like
+def _applied(
+    apply_fn: ApplyFn, variables: PyTree, image: Array, dtype: np.dtype, logits: PyTree
+) -> Any:
+    """What the model returns, in the dtypes of `logits`, those that it has for a `dtype` image."""
     if image.dtype == dtype:
         return apply_fn(variables, image)
 
@@ -148,7 +150,7 @@ def _applied(apply_fn: ApplyFn, variables: PyTree, image: Array, like: tuple[Any
         return jnp.asarray(x, image.dtype) if is_floating else x
 
     returned = apply_fn(jax.tree.map(cast, variables), image)
-    return jax.tree.map(lambda x, like: x.astype(like.dtype), returned, logits)
+    return jax.tree.map(lambda x, wanted: x.astype(wanted.dtype), returned, logits)
 
 
 def _checked_image(image: Any) -> Array:

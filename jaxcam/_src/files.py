@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import os
+import socket
 import sys
 import tempfile
 import traceback
@@ -28,7 +29,7 @@ def one_line(what: str) -> Iterator[None]:
     """Makes one line for the user of whatever a user's code raises."""
     try:
         yield
-    except ValueError as error:  # ours, and made to be read
+    except (ValueError, UsageError) as error:  # ours, and made to be read
         raise UsageError(f"{what}: {error}") from error
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
@@ -160,15 +161,18 @@ def writable_folder(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path, owner: str = "") -> Iterator[IO[bytes]]:
-    """Opens a file that appears under its name once it is complete, or not at all.
+def whole_file(path: Path, writer: str = "") -> Iterator[IO[bytes]]:
+    """Opens a file that appears under its name once it is complete and on disk, or not at all.
 
-    `owner` is for a file that several processes may write, and names this one.
+    `writer` tells those apart who write the same file at once: this process, if not given.
     """
-    part = path.with_name(f".{path.name}{owner}.part")
+    writer = writer or f"{socket.gethostname()}-{os.getpid()}"
+    part = path.with_name(f".{path.name}.{writer}.part")
     try:
         with part.open("wb") as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Every method by name, and what its docstring says of it: for the command line and the README."""
 
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -87,6 +88,7 @@ def seeded(method: Callable[..., jax.Array], seed: int) -> WeightsFn:
     if "key" not in inspect.signature(method).parameters:
         return method
 
+    @functools.wraps(method)  # its knobs can be looked up
     def with_key(tap):
         return method(tap, key=jax.random.key(seed))
 

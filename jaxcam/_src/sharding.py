@@ -23,6 +23,7 @@ def sharded(explain: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[..
     loops inside a method, whose results they exchange at the end: the masked images of Score-CAM
     and its kin, the ablated channels of Ablation-CAM, the places of Recipro-CAM, the directions of
     exact derivatives. What has no such loop is repeated on each device. `chunk_size` is per device.
+    Take derivatives with respect to arguments outside: `jax.grad` of the result, not inside.
 
     Args:
       explain: `(variables, images [n, ...], targets [n] or None) -> pytree`, whose arrays have n

@@ -1,6 +1,7 @@
 """The command line: files in, files out."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -77,7 +78,9 @@ def _add_run(commands: Any) -> argparse.ArgumentParser:
     running.add_argument("--images", type=Path, required=True, help=where)
     _add_choices(running)
     running.add_argument("--batch-size", type=int, default=32, help="images at once, and in a file")
-    running.add_argument("--threads", type=int, help="that decode images (default: one for a core)")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    decode = "that decode images (default: one for a core)"
+    running.add_argument("--threads", type=int, default=cores, help=decode)
     parts = "which part this process takes: I/N, or auto, which asks jax.distributed"
     running.add_argument("--share", default="0/1", help=parts)
     running.set_defaults(command=run.run)

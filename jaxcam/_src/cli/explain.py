@@ -80,6 +80,7 @@ def _write(
 
 
 def _likeliest(logits: np.ndarray, model: Model) -> list[dict[str, Any]]:
+    # In NumPy, which compiles nothing.
     odds = np.exp(np.float64(logits - logits.max()))
     probabilities = odds / odds.sum()
     return [

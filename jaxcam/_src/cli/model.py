@@ -52,7 +52,7 @@ def displayed(model: Model, path: Path, image: np.ndarray) -> np.ndarray:
         return rgb(np.asarray((model.display or _stretched)(image)))
 
 
-def _stretched(image: np.ndarray) -> np.ndarray:
+def _stretched(image: np.ndarray) -> np.ndarray:  # in NumPy, which compiles nothing
     low, high = image.min(), image.max()
     return (image - low) / (high - low or 1)
 
@@ -64,7 +64,7 @@ def blank(model: Model) -> jax.ShapeDtypeStruct:
 
 
 def try_shapes(explain: Callable[..., Any], model: Model, target: int | None) -> Any:
-    """What a jitted `explain` returns, without its numbers. Its trace serves the images too."""
+    """What `explain` returns, without its numbers. If jitted, its trace serves the images too."""
     with files.one_line("cannot explain"):
         shapes = jax.eval_shape(explain, model.variables, blank(model), target)
     logits = shapes.logits

@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.util
-import os
 import sys
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from jaxcam._src.pipeline.step import stepper
 
 _SETTINGS = ("model", "layer", "occurrence", "method", "seed", "target", "batch_size")
 _MOST_LISTED = 20
+_A_WEEK = 7 * 24 * 3600
 
 
 def run(options: argparse.Namespace) -> int:
@@ -40,16 +40,18 @@ def run(options: argparse.Namespace) -> int:
     job = _job(options, model)
     folder = files.writable_folder(options.out)
     settings = {name: getattr(options, name) for name in _SETTINGS}
-    settings |= {"images": len(job.images.names), "digest": job.images.digest()}
-    store.begin(folder, settings, f".{index}-of-{shares}")
+    settings |= {"images": str(job.images.root.resolve()), "count": len(job.images.names)}
+    settings["digest"] = job.images.digest()
+    store.begin(folder, settings, f"{index}-of-{shares}")
     own = range(index, -(-len(job.images.names) // job.batch_size), shares)
     left = store.unfinished(folder, own)
     sizes = {batch: len(job.part(job.images.names, batch)) for batch in own}
     with _progress() as progress:
         done = sum(sizes.values()) - sum(sizes[batch] for batch in left)
         task = progress.add_task("explaining", total=sum(sizes.values()), completed=done)
-        for count in explained(job, left, folder, options.threads or _cores()):
-            progress.advance(task, count)
+        with files.one_line(f"the run in {folder} stopped"):
+            for count in explained(job, left, folder, options.threads):
+                progress.advance(task, count)
     return _report(folder, own, sum(sizes.values()), done)
 
 
@@ -60,12 +62,17 @@ def _job(options: argparse.Namespace, model: Model) -> Job:
     split_fn = split(model.apply_fn, options.layer, occurrence=options.occurrence)
     try_shapes(explainer(model.apply_fn, split_fn, method), model, target)
     images = listing.read(options.images, model.class_names)
+    if target is not None and images.targets is not None:
+        raise UsageError(f"{options.images} has a column target; leave out --target, or the column")
     if target is not None:
         images = images._replace(targets=[target] * len(images.names))
     devices = len(jax.local_devices())
+    if options.threads < 1:
+        raise UsageError(f"--threads is {options.threads}; wanted 1 or more")
     if options.batch_size < 1 or options.batch_size % devices:
         raise UsageError(
-            f"--batch-size is {options.batch_size}; wanted a multiple of the {devices} devices"
+            f"--batch-size is {options.batch_size}; wanted 1 or more, and a multiple of "
+            f"{devices}, the devices of this process"
         )
     step = stepper(model.apply_fn, model.variables, split_fn, method)
     return Job(model, step, blank(model), images, options.batch_size)
@@ -75,7 +82,8 @@ def _share(text: str) -> tuple[int, int]:
     """Which part of the batches this process explains: `(index, count)`."""
     if text == "auto":
         with files.one_line("--share auto"):
-            jax.distributed.initialize()
+            # Shares end at times of their own, and none waits for another.
+            jax.distributed.initialize(shutdown_timeout_seconds=_A_WEEK)
         return jax.process_index(), jax.process_count()
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
@@ -85,7 +93,7 @@ def _share(text: str) -> tuple[int, int]:
 
 def _report(folder: Path, own: range, images: int, done: int) -> int:
     skipped = [*store.errors(folder, own)]
-    before = f", {done} of them before" if done else ""
+    before = f" ({done} were done before)" if done else ""
     print(f"explained: {images - len(skipped)} of {images} images{before}, in {folder}")
     for name, error in skipped[:_MOST_LISTED]:
         print(f"jaxcam: skipped {name}: {error}", file=sys.stderr)
@@ -106,7 +114,3 @@ def _progress() -> Progress:
     return Progress(
         *columns, _Rate(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
     )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

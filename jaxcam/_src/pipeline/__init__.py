@@ -61,7 +61,8 @@ def _targets(job: Job, batch: int) -> np.ndarray | None:
 
 def _finish(job: Job, folder: Path, batch: int, errors: list[str | None], found: Found) -> int:
     found = jax.tree.map(lambda x: x[: len(errors)], jax.device_get(found))
-    finite = [bool(np.isfinite(cam).all()) for cam in found.cam]
+    numbers = (found.cam.reshape(len(errors), -1), found.target_logit[:, None])
+    finite = np.isfinite(np.concatenate(numbers, axis=1)).all(axis=1)
     errors = [e or (None if ok else _NOT_FINITE) for e, ok in zip(errors, finite, strict=True)]
     good = np.array([error is None for error in errors])
     cam = np.where(good.reshape(-1, *(1,) * (found.cam.ndim - 1)), found.cam, np.nan)
@@ -76,7 +77,7 @@ def _finish(job: Job, folder: Path, batch: int, errors: list[str | None], found:
     return len(errors)
 
 
-_NOT_FINITE = "the map is not finite; look at what the model makes of the image"
+_NOT_FINITE = "the map or the logit is not finite; look at what the model makes of the image"
 
 
 def _where(good: np.ndarray, values: list[Any]) -> list[Any]:

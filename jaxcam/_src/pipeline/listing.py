@@ -2,13 +2,14 @@
 
 import csv
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
-from jaxcam._src.files import UsageError, find_class, image_suffixes
+from jaxcam._src.files import UsageError, find_class, image_suffixes, one_line
 
 
 class Listing(NamedTuple):
@@ -31,7 +32,7 @@ class Listing(NamedTuple):
 
 
 def read(path: Path, class_names: Sequence[str]) -> Listing:
-    """Lists a folder, with what is inside its folders, by name; or reads a list.
+    """Lists a folder, with what is inside its folders but not behind links; or reads a list.
 
     A list that ends in `.csv` has a heading with a column `image` and, if wanted, `target`, the
     name or the index of a class. Any other has a path on each line. Paths are relative to the list.
@@ -50,30 +51,44 @@ def read(path: Path, class_names: Sequence[str]) -> Listing:
         listing = Listing(path.parent, [line for line in lines if line], None)
     if not listing.names:
         raise UsageError(f"there is no image in {path}")
+    for name in listing.names:
+        if name != name.encode(errors="replace").decode():
+            raise UsageError(f"{path} has the name {name!r}, which is not UTF-8; rename the file")
     return listing
 
 
 def _inside(folder: Path) -> Iterator[str]:
     suffixes = image_suffixes()
-    for at, _, files in os.walk(folder):
+    for at, _, files in os.walk(folder, onerror=_refuse):
         inner = Path(at).relative_to(folder)
         yield from ((inner / f).as_posix() for f in files if Path(f).suffix.lower() in suffixes)
 
 
+def _refuse(error: OSError) -> NoReturn:
+    raise UsageError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+
 def _table(path: Path, class_names: Sequence[str]) -> Listing:
-    rows = csv.DictReader(_text(path).splitlines())
+    rows = csv.DictReader(io.StringIO(_text(path), newline=""))
     columns = rows.fieldnames or ()
     if "image" not in columns:
-        raise UsageError(f"{path} has the columns {', '.join(columns)}; wanted image, and target")
-    found = [(row["image"], row.get("target")) for row in rows]
-    targets = None
-    if "target" in columns:
-        targets = [find_class(target or "", class_names) for _, target in found]
-    return Listing(path.parent, [name for name, _ in found], targets)
+        raise UsageError(
+            f"{path} starts with the line {','.join(columns)!r}; wanted the names of its columns, "
+            "image, and target if classes are given"
+        )
+    names, targets = [], []
+    for row in rows:
+        names.append(row["image"])
+        with one_line(f"{path}, line {rows.line_num}"):
+            if not row["image"]:
+                raise UsageError("there is no image; give its path")
+            if "target" in columns:
+                targets.append(find_class(row["target"] or "", class_names))
+    return Listing(path.parent, names, targets if "target" in columns else None)
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8-sig")  # Excel writes a mark in front
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read as a list of images: {error}") from error

@@ -41,7 +41,7 @@ def batches(
         except UsageError as error:
             return None, " ".join(str(error).split())
         if (image.shape, image.dtype) != (like.shape, like.dtype):
-            wanted = f"{like.dtype}{list(like.shape)}, as of the other images"
+            wanted = f"{like.dtype}{list(like.shape)}, as for any picture of 256 x 256 pixels"
             return None, f"preprocess gave {image.dtype}{list(image.shape)}; wanted {wanted}"
         if not np.isfinite(image).all():  # which a ReLU on a CPU may turn into zeros
             return None, "preprocess gave NaN or infinity"
@@ -53,6 +53,8 @@ def batches(
             images[i] = 0 if image is None else image
         return Batch(images, [error for _, error in loaded])
 
-    ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size)
+    ahead = grain.ReadOptions(
+        num_threads=threads, prefetch_buffer_size=max(2 * batch_size, threads)
+    )
     loaded = grain.MapDataset.source(names).map(load).to_iter_dataset(ahead)
     yield from loaded.batch(batch_size, batch_fn=stacked)

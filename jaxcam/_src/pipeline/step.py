@@ -41,7 +41,8 @@ def stepper(
     """Makes the compiled `(images [n, ...], targets [n] or None) -> Found`.
 
     Images go through together; but one at a time on each device under a method that has a
-    `chunk_size`, since it fills the device by itself.
+    `chunk_size`, since it fills the device by itself. Exact derivatives of Grad-CAM++ are together
+    too: where the head is not piecewise linear, a smaller batch bounds their memory.
     """
     explain = explainer(apply_fn, layer, method)
 

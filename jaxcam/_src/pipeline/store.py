@@ -18,8 +18,10 @@ import numpy as np
 from jaxcam._src.files import UsageError, whole_file
 
 
-def begin(folder: Path, settings: Mapping[str, Any], owner: str) -> None:
+def begin(folder: Path, settings: Mapping[str, Any], share: str) -> None:
     """Writes the settings of a run, or goes on with the run that is there.
+
+    `share` names the part of the batches that this process takes; one goes on where it was killed.
 
     Raises:
       UsageError: there is a run with other settings.
@@ -28,7 +30,7 @@ def begin(folder: Path, settings: Mapping[str, Any], owner: str) -> None:
     for part in ("maps", "index"):
         (folder / part).mkdir(exist_ok=True)
     if not path.exists():
-        with whole_file(path, owner) as file:
+        with whole_file(path, share) as file:
             file.write(json.dumps(settings, indent=1).encode())
     found = json.loads(path.read_text())
     other = [key for key in settings if found.get(key) != settings[key]]
@@ -40,8 +42,13 @@ def begin(folder: Path, settings: Mapping[str, Any], owner: str) -> None:
 
 
 def unfinished(folder: Path, batches: Sequence[int]) -> list[int]:
-    """Those of the batches that are not in the index."""
-    return [batch for batch in batches if not _index(folder, batch).exists()]
+    """Those of the batches that are not in the index, cleared of what a killed process left."""
+    left = [batch for batch in batches if not _index(folder, batch).exists()]
+    names = {f"{batch:06}" for batch in left}
+    for part in folder.glob("*/.*.part"):
+        if part.name.split(".")[1] in names:
+            part.unlink(missing_ok=True)
+    return left
 
 
 def write(folder: Path, batch: int, cam: np.ndarray, columns: Mapping[str, list]) -> None:

@@ -28,7 +28,8 @@ def score_cam(
     times 0, which is computed once for all of them.
 
     Args:
-      chunk_size: masked images in memory at once; the result does not depend on it.
+      chunk_size: masked images in memory at once (under `vmap`, of each image); no result depends
+        on it.
       top_k: how many channels take part, those with the largest standard deviation; the others
         get the weight 0. None is all of them. The rule of Faster-Score-CAM
         (https://github.com/tabayashi0117/Score-CAM).
@@ -42,7 +43,7 @@ def score_cam(
       Weights `[1, ..., 1, K]`, of sum 1; positive, but for channels that take no part.
 
     Raises:
-      ValueError: `chunk_size` or `top_k` is below 1.
+      ValueError: `chunk_size` or `top_k` is below 1, or `dtype` is not floating.
     """
     mask_fn = functools.partial(mask_of, tap)
     return softmax(tap, masked_scores(tap, mask_fn, chunk_size, top_k, dtype))
@@ -68,9 +69,7 @@ def ss_cam(
       key: of the noise; images explained under one `vmap` share it, unless it is mapped too.
       samples: noisy masks for each channel.
       sigma: of the noise; the masks are in [0, 1].
-      chunk_size: as for `score_cam`.
-      top_k: as for `score_cam`.
-      dtype: as for `score_cam`.
+      chunk_size, top_k, dtype: as for `score_cam`.
 
     Cost: 35 K forward (samples K), less flat channels
     Avoid: small sample counts, where the noise of sigma 2 outweighs the mask
@@ -79,14 +78,14 @@ def ss_cam(
       Weights `[1, ..., 1, K]`, as of `score_cam`.
 
     Raises:
-      ValueError: `samples`, `chunk_size` or `top_k` is below 1.
+      ValueError: a count is below 1, or `dtype` is not floating.
     """
     check_counts(samples=samples)
+    knobs = chunk_size, top_k, dtype
 
     def scores(key):
         noise = jax.random.normal(key, (*tap.image.shape[:-1], 1), tap.image.dtype)
-        mask_fn = lambda a: mask_of(tap, a) + sigma * noise  # noqa: E731
-        return masked_scores(tap, mask_fn, chunk_size, top_k, dtype)
+        return masked_scores(tap, lambda a: mask_of(tap, a) + sigma * noise, *knobs)
 
     found = jax.lax.map(scores, jax.random.split(key, samples))
     return softmax(tap, found.mean(axis=0))
@@ -107,9 +106,7 @@ def is_cam(
 
     Args:
       samples: N, strengths for each channel.
-      chunk_size: as for `score_cam`.
-      top_k: as for `score_cam`.
-      dtype: as for `score_cam`.
+      chunk_size, top_k, dtype: as for `score_cam`.
 
     Cost: 10 K forward (samples K), less flat channels
     Avoid: models without biases, whose score is proportional to the strength
@@ -118,13 +115,13 @@ def is_cam(
       Weights `[1, ..., 1, K]`, as of `score_cam`.
 
     Raises:
-      ValueError: `samples`, `chunk_size` or `top_k` is below 1.
+      ValueError: a count is below 1, or `dtype` is not floating.
     """
     check_counts(samples=samples)
+    knobs = chunk_size, top_k, dtype
 
     def scores(strength):
-        mask_fn = lambda a: strength * mask_of(tap, a)  # noqa: E731
-        return masked_scores(tap, mask_fn, chunk_size, top_k, dtype)
+        return masked_scores(tap, lambda a: strength * mask_of(tap, a), *knobs)
 
     strengths = (jnp.arange(samples, dtype=tap.image.dtype) + 1) / samples
     return softmax(tap, jax.lax.map(scores, strengths).mean(axis=0))
@@ -214,8 +211,12 @@ def masked_scores(
     Minus infinity for channels that are not among the `top_k`.
     """
 
+    dtype = jnp.dtype(dtype or tap.image.dtype)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"dtype is {dtype}; wanted a floating one, such as jax.numpy.bfloat16")
+
     def masked_score(channel):
-        return tap.score_image((tap.image * mask_fn(channel)).astype(dtype or tap.image.dtype))
+        return tap.score_image((tap.image * mask_fn(channel)).astype(dtype))
 
     channels = jnp.moveaxis(tap.activations, -1, 0)
     values = channels.reshape(len(channels), -1)
@@ -223,9 +224,11 @@ def masked_scores(
     flat = kept & (values == values[:, :1]).all(axis=1)
     first_flat = jnp.argmax(flat)  # which stands for all of them
     live = kept & (~flat | (jnp.arange(len(flat)) == first_flat))
+    # Exactly flat, since resizing leaves rounding that the range would magnify.
     channels = jnp.where(flat.reshape(-1, *(1,) * len(tap.spatial_axes)), 0, channels)
-    scores = mapped_where(masked_score, channels, live, -jnp.inf, chunk_size)
-    return jnp.where(flat, scores[first_flat], scores)
+    chunk_size = min(chunk_size, top_k or chunk_size)
+    scores = mapped_where(masked_score, channels, live, 0, chunk_size)
+    return jnp.where(kept, jnp.where(flat, scores[first_flat], scores), -jnp.inf)
 
 
 def _kept(channels: Float[Array, "K values"], top_k: int | None) -> Bool[Array, " K"]:
@@ -244,6 +247,6 @@ def mask_of(tap: Tap, channel: Float[Array, "*spatial"]) -> Float[Array, "*size 
 
 
 def softmax(tap: Tap, scores: Float[Array, " K"]) -> Float[Array, "*ones K"]:
-    """Weights from scores: positive, of sum 1."""
+    """Weights from scores: at least 0, of sum 1."""
     weights = jax.nn.softmax(scores).astype(tap.activations.dtype)
     return weights.reshape((1,) * len(tap.spatial_axes) + (-1,))
