@@ -1,8 +1,8 @@
 """How long until a newcomer sees a map? Imports, and a first and a second `jaxcam explain`.
 
 Each run is a process of its own. The first explanation finds an empty cache of programs, the second
-the cache that the first left. MobileNet, as
-tests/mobilenet.py knows it, is left out where its weights are not at hand.
+the cache that the first left. MobileNet, as tests/mobilenet.py knows it, is left out where its
+weights are not at hand.
 """
 
 import argparse

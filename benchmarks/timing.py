@@ -34,7 +34,11 @@ def seconds(run: Callable[[], Any], *, repeats: int = 3) -> list[float]:
 def in_turns(
     runs: Mapping[str, Callable[[], Any]], *, repeats: int = 3, warm_up: bool = True
 ) -> dict[str, list[float]]:
-    """Times several programs in turns, since machines drift. Runs of many seconds are warm."""
+    """Times several programs in turns, since machines drift.
+
+    `warm_up` is for programs that may be slower at first; not for those of many seconds, of which
+    the first call's share is small.
+    """
     samples = {name: [] for name in runs}
     for i in range(repeats + warm_up):
         for name, run in runs.items():

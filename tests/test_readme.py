@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,6 +85,6 @@ def test_commands_run(folder_of_a_user, capsys):
 def _reader() -> Callable[[Path], Iterator[tuple[str, np.ndarray]]]:
     """What the README says to read the maps of a run with."""
     (block,) = (block for block in _blocks("python") if "def read(" in block)
-    namespace = {"jaxcam": jaxcam}
+    namespace: dict[str, Any] = {"jaxcam": jaxcam}
     exec(compile(block, "README.md", "exec"), namespace)
     return namespace["read"]

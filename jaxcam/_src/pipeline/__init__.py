@@ -61,8 +61,8 @@ def _targets(job: Job, batch: int) -> np.ndarray | None:
 
 def _finish(job: Job, folder: Path, batch: int, errors: list[str | None], found: Found) -> int:
     found = jax.tree.map(lambda x: x[: len(errors)], jax.device_get(found))
-    numbers = (found.cam.reshape(len(errors), -1), found.target_logit[:, None])
-    finite = np.isfinite(np.concatenate(numbers, axis=1)).all(axis=1)
+    numbers = zip(found.cam, found.target_logit, strict=True)
+    finite = [bool(np.isfinite(cam).all() and np.isfinite(logit)) for cam, logit in numbers]
     errors = [e or (None if ok else _NOT_FINITE) for e, ok in zip(errors, finite, strict=True)]
     good = np.array([error is None for error in errors])
     cam = np.where(good.reshape(-1, *(1,) * (found.cam.ndim - 1)), found.cam, np.nan)
