@@ -4,8 +4,8 @@ MobileNetV1 0.25, as tests/mobilenet.py knows it, on 50 photographs over and ove
 one process, in turns: the step alone on images that are decoded already, and all that the command
 does after its start. Where the step and the decoding
 share the same cores, they cannot overlap: "at best" says what is left of the speed of the step if
-decoding cost what it costs alone, and all else nothing. With `--apart` the step has one thread, and
-decoding the other cores: as beside an accelerator.
+decoding cost what it costs alone, and all else nothing. With `--apart` the step has one core, and
+decoding the others: as beside an accelerator.
 
     python benchmarks/pipeline.py [--apart] [METHOD ...]
 """
@@ -34,19 +34,21 @@ from jaxcam._src.pipeline.step import stepper
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import mobilenet
 
-BATCH, REPEATS = 32, 5
-METHOD_IMAGES = {"grad_cam": 1024, "score_cam": 128}
+BATCH, REPEATS = 32, 4
+METHOD_IMAGES = {"grad_cam": 1024, "integrated_grad_cam": 128}
 
 
 def main() -> None:
     """Prints the table and writes it to `results/`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("methods", nargs="*", choices=[*METHOD_IMAGES, []], metavar="METHOD")
-    parser.add_argument("--apart", action="store_true", help="the step on one thread")
+    parser.add_argument("--apart", action="store_true", help="the step on a core of its own")
     options = parser.parse_args()
-    if options.apart:  # read when JAX first looks for devices
-        flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false"
+    if options.apart:  # threads stay on the cores of the thread that starts them
+        first, *others = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {first})
+        jax.devices()
+        os.sched_setaffinity(0, others)
     if not mobilenet.FOLDER.is_dir():
         parser.exit(1, f"the weights and photographs are not at {mobilenet.FOLDER}\n")
     rows = [_row(name, options.apart) for name in options.methods or METHOD_IMAGES]
@@ -56,7 +58,7 @@ def main() -> None:
 
 
 def _row(name: str, apart: bool) -> dict[str, Any]:
-    job, threads = _job(name), max(1, len(os.sched_getaffinity(0)) - apart)
+    job, threads = _job(name), len(os.sched_getaffinity(0))
     count = len(job.images.names)
     samples = timing.in_turns(_parts(job, threads), repeats=REPEATS)
     seconds = {part: timing.median(taken) for part, taken in samples.items()}

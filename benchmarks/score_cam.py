@@ -103,8 +103,8 @@ def _against_rivals(depth: int) -> list[dict[str, Any]]:
         }
         for name, taken in samples.items()
     ]
-    counted = {"channels": run().weights.size, "flat_channels": _flat_channels(depth)}
-    return [rows[0] | counted | {"compile_s": compile_s, "temporary_mb": temporary}, *rows[1:]]
+    compiled = {"compile_s": compile_s, "temporary_mb": temporary}
+    return [rows[0] | _channels(depth) | compiled, *rows[1:]]
 
 
 def _knobs(depth: int) -> list[dict[str, Any]]:
@@ -132,10 +132,11 @@ def _knobs(depth: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _flat_channels(depth: int) -> int:
+def _channels(depth: int) -> dict[str, int]:
     tap = jaxcam.tap(resnet.apply_fn, LAYER, resnet.weights(depth), image(), TARGET)
     values = tap.activations.reshape(-1, tap.activations.shape[-1])
-    return int((values == values[:1]).all(axis=0).sum())
+    flat = int((values == values[:1]).all(axis=0).sum())
+    return {"channels": values.shape[1], "flat_channels": flat}
 
 
 def _print(depth: int, rows: list[dict[str, Any]]) -> None:

@@ -20,7 +20,7 @@ from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
 DIGIT = ROOT / "jaxcam" / "_src" / "demo" / "data" / "canvas0.png"
-REPEATS = 5
+REPEATS = 3
 MODELS = {
     "jaxcam:digits_relu": ("stage3", DIGIT),
     "tests.mobilenet:model": ("conv_pw_13", ROOT.parent / "shared" / "imagenet" / "images"),
