@@ -318,6 +318,19 @@ def test_the_same_names_in_another_folder_are_another_run(capsys, canvases, tmp_
     assert "choose another --out" in error
 
 
+def test_a_batch_without_its_maps_is_explained_again(capsys, tmp_path):
+    command = ["run", "--images", FOLDER, *LAYER, "--batch-size", 12, "--out", tmp_path]
+    assert run_command(capsys, *command)[0] == 0
+    whole = _files(tmp_path)
+    (tmp_path / "maps" / "000001.npz").unlink()
+    assert "(12 were done before)" in run_command(capsys, *command)[1]
+    assert _files(tmp_path) == whole
+    (tmp_path / "run.json").write_text("no record")
+    code, _, error = run_command(capsys, *command)
+    assert code == 2
+    assert "run.json cannot be read; choose another --out" in error
+
+
 def test_methods_that_fill_a_device_take_one_image_at_a_time(monkeypatch):
     """Those with a key too, whose knobs are behind the seed."""
     together = []

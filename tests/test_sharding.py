@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 import jaxcam
@@ -72,3 +73,12 @@ def test_a_mesh_of_other_axes_is_refused():
 
 def test_images_that_the_devices_do_not_divide_are_refused(on_eight_devices):
     assert on_eight_devices["3 images"].startswith("3 images on 8 devices; wanted a multiple")
+
+
+@pytest.mark.parametrize(
+    ("image", "target"), [((8, 8, 3), ()), ((2, 8, 8, 3), ()), ((2, 8, 8, 3), (3,))]
+)
+def test_images_without_a_target_each_are_refused(image, target):
+    explain = jaxcam.sharded(lambda *_: None, jax.make_mesh((1, 1), ("images", "probes")))
+    with pytest.raises(ValueError, match=r"got images and targets of shapes .* wanted n images"):
+        explain(None, np.zeros(image), np.zeros(target, int))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from jaxcam._src.chunks import PROBES
@@ -36,8 +37,8 @@ def sharded(explain: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[..
       "images"; arrays that lie otherwise are moved.
 
     Raises:
-      ValueError: the mesh has other axes; by the result, where the devices along "images" do not
-        divide the images.
+      ValueError: the mesh has other axes; by the result, where there are not as many targets as
+        images, or the devices along "images" do not divide them.
     """
     if not mesh.axis_names or not {*mesh.axis_names} <= {IMAGES, PROBES}:
         raise ValueError(
@@ -52,6 +53,13 @@ def sharded(explain: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[..
     spread = jax.shard_map(explain, mesh=mesh, in_specs=layout, out_specs=part, check_vma=False)
 
     def explain_spread(variables: PyTree, images: PyTree, targets: Any = None) -> Any:
+        counts = {jnp.shape(x)[:1] for x in jax.tree.leaves((images, targets))}
+        if IMAGES in mesh.axis_names and (len(counts) > 1 or () in counts):
+            shapes = [list(jnp.shape(x)) for x in jax.tree.leaves((images, targets))]
+            raise ValueError(
+                f"got images and targets of shapes {shapes}; wanted n images and n targets, for an "
+                f"explainer under jax.vmap. For one image use a mesh with the axis {PROBES!r} alone"
+            )
         if (n := len(jax.tree.leaves(images)[0])) % devices:
             raise ValueError(
                 f"{n} images on {devices} devices; wanted a multiple: pad the images, or make the "

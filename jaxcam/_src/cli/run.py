@@ -81,7 +81,7 @@ def _job(options: argparse.Namespace, model: Model) -> Job:
 def _share(text: str) -> tuple[int, int]:
     """Which part of the batches this process explains: `(index, count)`."""
     if text == "auto":
-        with files.one_line("--share auto"):
+        with files.one_line("--share auto found no cluster; try --share I/N"):
             # Shares end at times of their own, and none waits for another.
             jax.distributed.initialize(shutdown_timeout_seconds=_A_WEEK)
         return jax.process_index(), jax.process_count()

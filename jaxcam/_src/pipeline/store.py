@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcam._src.files import UsageError, whole_file
+from jaxcam._src.files import UsageError, one_line, whole_file
 
 
 def begin(folder: Path, settings: Mapping[str, Any], share: str) -> None:
@@ -32,7 +32,8 @@ def begin(folder: Path, settings: Mapping[str, Any], share: str) -> None:
     if not path.exists():
         with whole_file(path, share) as file:
             file.write(json.dumps(settings, indent=1).encode())
-    found = json.loads(path.read_text())
+    with one_line(f"{path} cannot be read; choose another --out"):
+        found = json.loads(path.read_text())
     other = [key for key in settings if found.get(key) != settings[key]]
     if other:
         was, now = ({key: of.get(key) for key in other} for of in (found, settings))
@@ -42,8 +43,12 @@ def begin(folder: Path, settings: Mapping[str, Any], share: str) -> None:
 
 
 def unfinished(folder: Path, batches: Sequence[int]) -> list[int]:
-    """Those of the batches that are not in the index, cleared of what a killed process left."""
-    left = [batch for batch in batches if not _index(folder, batch).exists()]
+    """Those of the batches that are not there whole, cleared of what a killed process left."""
+
+    def is_written(batch: int) -> bool:
+        return _index(folder, batch).exists() and _maps(folder, batch).exists()
+
+    left = [batch for batch in batches if not is_written(batch)]
     names = {f"{batch:06}" for batch in left}
     for part in folder.glob("*/.*.part"):
         if part.name.split(".")[1] in names:
@@ -56,7 +61,7 @@ def write(folder: Path, batch: int, cam: np.ndarray, columns: Mapping[str, list]
     import pyarrow
     import pyarrow.parquet
 
-    with whole_file(folder / "maps" / f"{batch:06}.npz") as file:
+    with whole_file(_maps(folder, batch)) as file:
         np.savez(file, cam=cam)
     rows = range(len(cam))
     places = {"maps": [f"{batch:06}.npz"] * len(cam), "row": rows}
@@ -72,6 +77,10 @@ def errors(folder: Path, batches: Sequence[int]) -> Iterator[tuple[str, str]]:
     for batch in batches:
         found = pyarrow.parquet.read_table(_index(folder, batch), columns=["image", "error"])
         yield from ((row["image"], row["error"]) for row in found.to_pylist() if row["error"])
+
+
+def _maps(folder: Path, batch: int) -> Path:
+    return folder / "maps" / f"{batch:06}.npz"
 
 
 def _index(folder: Path, batch: int) -> Path:
