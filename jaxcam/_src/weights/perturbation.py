@@ -30,11 +30,10 @@ def score_cam(
     Args:
       chunk_size: masked images in memory at once (under `vmap`, of each image); no result depends
         on it.
-      top_k: how many channels take part, those with the largest standard deviation; the others
-        get the weight 0. None is all of them. The rule of Faster-Score-CAM
-        (https://github.com/tabayashi0117/Score-CAM).
-      dtype: of the masked images and of the variables while the model runs on them, such as
-        bfloat16; scores are in the dtype of the model's own logits. None is that of the image.
+      top_k: how many channels, those of the largest standard deviation, take part; others weigh 0.
+        The rule of Faster-Score-CAM (https://github.com/tabayashi0117/Score-CAM). None is all.
+      dtype: of masked images and variables while the model runs, such as bfloat16; scores are in
+        the dtype of the model's own logits. None is that of the image.
 
     Cost: K forward, less flat channels
     Avoid: many channels, or a score with little spread, where all weights are about 1 / K
@@ -210,7 +209,6 @@ def masked_scores(
 
     Minus infinity for channels that are not among the `top_k`.
     """
-
     dtype = jnp.dtype(dtype or tap.image.dtype)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"dtype is {dtype}; wanted a floating one, such as jax.numpy.bfloat16")
