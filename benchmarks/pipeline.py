@@ -2,10 +2,9 @@
 
 MobileNetV1 0.25, as tests/mobilenet.py knows it, on 50 photographs over and over. Both sides run in
 one process, in turns: the step alone on images that are decoded already, and all that the command
-does after its start. Where the step and the decoding
-share the same cores, they cannot overlap: "at best" says what is left of the speed of the step if
-decoding cost what it costs alone, and all else nothing. With `--apart` the step has one core, and
-decoding the others: as beside an accelerator.
+does after its start. "One by one" is what would be left of the speed of the step if each batch were
+decoded, then explained, with nothing else to do: where both share the same cores, not much more can
+be had. With `--apart` the step has one core, and decoding the others: as beside an accelerator.
 
     python benchmarks/pipeline.py [--apart] [METHOD ...]
 """
@@ -51,18 +50,17 @@ def main() -> None:
         os.sched_setaffinity(0, others)
     if not mobilenet.FOLDER.is_dir():
         parser.exit(1, f"the weights and photographs are not at {mobilenet.FOLDER}\n")
-    rows = [_row(name, options.apart) for name in options.methods or METHOD_IMAGES]
+    rows = [_row(name) for name in options.methods or METHOD_IMAGES]
     _print(rows)
     if not options.methods:
         print(timing.save("pipeline-apart" if options.apart else "pipeline", rows))
 
 
-def _row(name: str, apart: bool) -> dict[str, Any]:
+def _row(name: str) -> dict[str, Any]:
     job, threads = _job(name), len(os.sched_getaffinity(0))
     count = len(job.images.names)
     samples = timing.in_turns(_parts(job, threads), repeats=REPEATS)
     seconds = {part: timing.median(taken) for part, taken in samples.items()}
-    together = seconds["step"] + seconds["decoding"]
     return {
         "method": name,
         "images": count,
@@ -70,7 +68,7 @@ def _row(name: str, apart: bool) -> dict[str, Any]:
         "threads": threads,
         "images_per_s": {part: count / taken for part, taken in seconds.items()},
         "share_of_step": timing.ratio(samples["step"], samples["pipeline"]),
-        "share_at_best": 1.0 if apart else seconds["step"] / together,
+        "share_one_by_one": seconds["step"] / (seconds["step"] + seconds["decoding"]),
         "samples_s": samples,
     }
 
@@ -109,12 +107,12 @@ def _parts(job: Job, threads: int) -> dict[str, Callable[[], None]]:
 def _print(rows: list[dict[str, Any]]) -> None:
     title = f"MobileNet, batches of {BATCH}; images per second"
     table = Table(
-        "method", "step alone", "decoding alone", "pipeline", "of step", "at best", title=title
+        "method", "step alone", "decoding alone", "pipeline", "of step", "one by one", title=title
     )
     for row in rows:
         speeds = (f"{row['images_per_s'][part]:.0f}" for part in ("step", "decoding", "pipeline"))
         share = "{ratio:.2f} ({lowest:.2f} to {highest:.2f})".format(**row["share_of_step"])
-        table.add_row(row["method"], *speeds, share, f"{row['share_at_best']:.2f}")
+        table.add_row(row["method"], *speeds, share, f"{row['share_one_by_one']:.2f}")
     Console(width=110).print(table)
 
 

@@ -35,9 +35,9 @@ RIVALS = {
 KNOBS = {
     "chunk_size=4": {"chunk_size": 4},
     "chunk_size=64": {"chunk_size": 64},
-    "top_k=1/2": {"top_k": 2},
-    "top_k=1/4": {"top_k": 4},
-    "top_k=1/8": {"top_k": 8},
+    "top_k=K/2": {"top_k": 1 / 2},
+    "top_k=K/4": {"top_k": 1 / 4},
+    "top_k=K/8": {"top_k": 1 / 8},
     "dtype=bfloat16": {"dtype": jax.numpy.bfloat16},
 }
 
@@ -113,7 +113,7 @@ def _knobs(depth: int) -> list[dict[str, Any]]:
     rows = []
     for name, knobs in KNOBS.items():
         if "top_k" in knobs:
-            knobs = {"top_k": wanted.weights.size // knobs["top_k"]}
+            knobs = {"top_k": int(wanted.weights.size * knobs["top_k"])}
         run, _, temporary = explain(depth, **knobs)
         error = abs(np.asarray(run().heatmap) - np.asarray(wanted.heatmap))
         samples = timing.in_turns({"plain": plain, "knob": run}, repeats=2, warm_up=False)

@@ -85,6 +85,6 @@ def test_commands_run(folder_of_a_user, capsys):
 def _reader() -> Callable[[Path], Iterator[tuple[str, np.ndarray]]]:
     """What the README says to read the maps of a run with."""
     (block,) = (block for block in _blocks("python") if "def read(" in block)
-    namespace: dict[str, Any] = {"jaxcam": jaxcam}
+    namespace: dict[str, Any] = {}
     exec(compile(block, "README.md", "exec"), namespace)
     return namespace["read"]

@@ -78,7 +78,8 @@ def _add_run(commands: Any) -> argparse.ArgumentParser:
     running.add_argument("--images", type=Path, required=True, help=where)
     _add_choices(running)
     running.add_argument("--batch-size", type=int, default=32, help="images at once, and in a file")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    affine = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if affine else os.cpu_count() or 1
     decode = "that decode images (default: one for a core)"
     running.add_argument("--threads", type=int, default=cores, help=decode)
     parts = "which part this process takes: I/N, or auto, which asks jax.distributed"

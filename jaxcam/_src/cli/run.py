@@ -62,10 +62,17 @@ def _job(options: argparse.Namespace, model: Model) -> Job:
     split_fn = split(model.apply_fn, options.layer, occurrence=options.occurrence)
     try_shapes(explainer(model.apply_fn, split_fn, method), model, target)
     images = listing.read(options.images, model.class_names)
-    if target is not None and images.targets is not None:
-        raise UsageError(f"{options.images} has a column target; leave out --target, or the column")
     if target is not None:
+        if images.targets is not None:
+            raise UsageError(f"{options.images} has a column target; leave out --target")
         images = images._replace(targets=[target] * len(images.names))
+    _check_counts(options)
+    step = stepper(model.apply_fn, model.variables, split_fn, method)
+    return Job(model, step, blank(model), images, options.batch_size)
+
+
+def _check_counts(options: argparse.Namespace) -> None:
+    """Refuses threads that are none, and batches that the devices do not divide."""
     devices = len(jax.local_devices())
     if options.threads < 1:
         raise UsageError(f"--threads is {options.threads}; wanted 1 or more")
@@ -74,14 +81,12 @@ def _job(options: argparse.Namespace, model: Model) -> Job:
             f"--batch-size is {options.batch_size}; wanted 1 or more, and a multiple of "
             f"{devices}, the devices of this process"
         )
-    step = stepper(model.apply_fn, model.variables, split_fn, method)
-    return Job(model, step, blank(model), images, options.batch_size)
 
 
 def _share(text: str) -> tuple[int, int]:
     """Which part of the batches this process explains: `(index, count)`."""
     if text == "auto":
-        with files.one_line("--share auto found no cluster; try --share I/N"):
+        with files.one_line("--share auto needs a cluster that JAX knows; else give --share I/N"):
             # Shares end at times of their own, and none waits for another.
             jax.distributed.initialize(shutdown_timeout_seconds=_A_WEEK)
         return jax.process_index(), jax.process_count()
