@@ -3,14 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from jax.extend import core as jex
-
+from jaxcam._src.cut.programs import CALLS, param, programs_in
 from jaxcam._src.cut.tag import tag_p
 from jaxcam._src.names import no_such
 
-INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr"}
-CALLS = INLINED | {"remat": "jaxpr", "remat2": "jaxpr", "checkpoint": "jaxpr"}
-OPENED = CALLS | {"scan": "jaxpr"}
+OPENED = {*CALLS, "scan"}
 
 
 class Hit(NamedTuple):
@@ -38,8 +35,8 @@ def find_hits(eqns: Sequence[Any], runs: int = 1, closed_by: str | None = None) 
         if eqn.primitive is tag_p:
             aval = eqn.outvars[0].aval
             yield Hit(eqn.params["name"], eqn.params["leaf"], aval, runs, closed_by)
-        times = runs * (eqn.params["length"] if kind == "scan" else 1)
-        for body in jex.jaxprs_in_params(eqn.params) if times else ():
+        times = runs * (param(eqn, "length") if kind == "scan" else 1)
+        for body in programs_in(eqn) if times else ():
             yield from find_hits(body.eqns, times, closed_by or (None if kind in OPENED else kind))
 
 
@@ -79,8 +76,3 @@ def choose(hits: list[Hit], layer: str, occurrence: int | None, leaf: int | None
             "which jaxcam.explainer takes in place of a name"
         )
     return Wanted(layer, leaf, (occurrence or 0) % runs)
-
-
-def is_variable(v: Any) -> bool:
-    """Tells a variable of a program from a literal."""
-    return not isinstance(v, jex.Literal)

@@ -6,11 +6,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend import core as jex
 from jaxtyping import Array, Float
 
-from jaxcam._src.cut.find import CALLS, is_variable
+from jaxcam._src.cut.programs import CALLS, is_variable, programs_in
 from jaxcam._src.cut.replay import replay
+from jaxcam._src.cut.tag import tag_p
 
 
 def guided(f: Callable[[Array], Array]) -> Callable[[Array], Array]:
@@ -59,7 +59,7 @@ def _is_relu(eqn: Any) -> bool:
         return any(not is_variable(v) and np.all(v.val == 0) for v in eqn.invars)
     if eqn.primitive.name != "custom_jvp_call":
         return False
-    steps = [*_steps(eqn)]
+    steps = [step for step in _steps(eqn) if step.primitive is not tag_p]
     return {s.primitive.name for s in steps} <= {"max", "min"} and any(map(_is_relu, steps))
 
 
@@ -74,4 +74,4 @@ def _steps(eqn: Any) -> Iterator[Any]:
 
 
 def _inner(eqn: Any) -> list[Any]:
-    return [inner for body in jex.jaxprs_in_params(eqn.params) for inner in body.eqns]
+    return [inner for body in programs_in(eqn) for inner in body.eqns]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from jaxcam._src.cut.find import is_variable
+from jaxcam._src.cut.programs import is_variable
 from jaxcam._src.cut.replay import CUT
 from jaxcam._src.cut.tag import tag_p
 

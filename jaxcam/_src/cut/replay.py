@@ -1,6 +1,6 @@
 """Bringing a run of a layer to the top of the program, out of the calls and loops around it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -8,7 +8,8 @@ import jax.core
 import jax.numpy as jnp
 from jax.extend import core as jex
 
-from jaxcam._src.cut.find import INLINED, OPENED, Wanted, count_runs, is_variable
+from jaxcam._src.cut.find import OPENED, Wanted, count_runs
+from jaxcam._src.cut.programs import INLINED, body_of, is_variable, scan_of
 from jaxcam._src.cut.tag import tag_p
 
 CUT = "jaxcam cut"  # the name that marks the one equation to cut at
@@ -19,7 +20,7 @@ def replay(
     closed: Any,
     wanted: Wanted | None,
     arguments: Sequence[Any],
-    inlined: Mapping[str, str] = INLINED,
+    inlined: Collection[str] = INLINED,
     finish_fn: FinishFn = lambda eqn, outputs: outputs,
 ) -> list[Any]:
     """Runs a program in the current trace: calls inlined, tags dropped but the one `wanted`.
@@ -48,18 +49,16 @@ def _replay_equation(
     eqn: Any,
     wanted: Wanted | None,
     inputs: list[Any],
-    inlined: Mapping[str, str],
+    inlined: Collection[str],
     finish_fn: FinishFn,
 ) -> Sequence[Any]:
     kind = eqn.primitive.name
     if eqn.primitive is tag_p:
         return [tag_p.bind(inputs[0], name=CUT, leaf=0)] if wanted else inputs
     if wanted and kind == "scan":
-        return _replay_scan(eqn.params, wanted, inputs)
+        return _replay_scan(eqn, wanted, inputs)
     if kind in (OPENED if wanted else inlined):
-        body = eqn.params[OPENED[kind]]
-        body = body if isinstance(body, jex.ClosedJaxpr) else jex.ClosedJaxpr(body, ())
-        outputs = replay(body, wanted, inputs, inlined, finish_fn)
+        outputs = replay(body_of(eqn), wanted, inputs, inlined, finish_fn)
         return [
             jax.lax.with_sharding_constraint(x, s) if isinstance(s, jax.sharding.Sharding) else x
             for x, s in zip(outputs, eqn.params.get("out_shardings", outputs), strict=True)
@@ -71,11 +70,11 @@ def _replay_equation(
     return finish_fn(eqn, jax.core.eval_jaxpr(alone, (), *variables.values()))
 
 
-def _replay_scan(params: dict, wanted: Wanted, inputs: list[Any]) -> list[Any]:
+def _replay_scan(eqn: Any, wanted: Wanted, inputs: list[Any]) -> list[Any]:
     """The steps before the wanted one as a scan, the wanted one alone, the others as a scan."""
-    body, fixed, carried = params["jaxpr"], params["num_consts"], params["num_carry"]
+    body, fixed, carried, length, reverse = scan_of(eqn)
     step, nth = divmod(wanted.nth, count_runs(body.jaxpr.eqns, wanted))
-    order = slice(None, None, -1 if params["reverse"] else 1)
+    order = slice(None, None, -1 if reverse else 1)
     consts, carry = inputs[:fixed], inputs[fixed : fixed + carried]
     xs = [x[order] for x in inputs[fixed + carried :]]
 
@@ -92,7 +91,7 @@ def _replay_scan(params: dict, wanted: Wanted, inputs: list[Any]) -> list[Any]:
     carry, before = steps(carry, 0, step)
     arguments = [*consts, *carry, *(x[step] for x in xs)]
     outputs = replay(body, wanted._replace(nth=nth), arguments)
-    carry, after = steps(outputs[:carried], step + 1, params["length"])
+    carry, after = steps(outputs[:carried], step + 1, length)
     parts = [*before, [jnp.asarray(y)[None] for y in outputs[carried:]], *after]
     return [*carry, *(jnp.concatenate(ys)[order] for ys in zip(*parts, strict=True))]
 

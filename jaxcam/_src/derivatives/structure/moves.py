@@ -6,33 +6,34 @@ from typing import Any
 
 import numpy as np
 
+from jaxcam._src.cut.programs import param
 from jaxcam._src.derivatives.structure import relations
 from jaxcam._src.derivatives.structure.relations import Relation
 
 
 def _reshape(eqn: Any, r: Relation) -> Relation:
     before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
-    r = r if eqn.params["dimensions"] is None else relations.widen(r, range(r.ndim - 1))
+    r = r if param(eqn, "dimensions") is None else relations.widen(r, range(r.ndim - 1))
     return relations.reshape(r, before, after)
 
 
 def _transpose(eqn: Any, r: Relation) -> Relation:
-    return r.transpose(*eqn.params["permutation"], r.ndim - 1)
+    return r.transpose(*param(eqn, "permutation"), r.ndim - 1)
 
 
 def _squeeze(eqn: Any, r: Relation) -> Relation:
-    return np.squeeze(r, tuple(eqn.params["dimensions"]))
+    return np.squeeze(r, tuple(param(eqn, "dimensions")))
 
 
 def _broadcast(eqn: Any, r: Relation) -> Relation:
     shape = [1] * len(eqn.outvars[0].aval.shape)
-    for axis, to in enumerate(eqn.params["broadcast_dimensions"]):
+    for axis, to in enumerate(param(eqn, "broadcast_dimensions")):
         shape[to] = r.shape[axis]
     return r.reshape(*shape, r.shape[-1])
 
 
 def _tile(eqn: Any, r: Relation) -> Relation:
-    reps = [n if r.shape[a] > 1 else 1 for a, n in enumerate(eqn.params["reps"])]
+    reps = [n if r.shape[a] > 1 else 1 for a, n in enumerate(param(eqn, "reps"))]
     return (
         np.tile(r, (*reps, 1))
         if r.size * math.prod(reps) <= relations.LARGEST
@@ -41,35 +42,35 @@ def _tile(eqn: Any, r: Relation) -> Relation:
 
 
 def _reverse(eqn: Any, r: Relation) -> Relation:
-    return np.flip(r, eqn.params["dimensions"])
+    return np.flip(r, param(eqn, "dimensions"))
 
 
 def _slice(eqn: Any, r: Relation) -> Relation:
-    starts, stops = eqn.params["start_indices"], eqn.params["limit_indices"]
-    steps = eqn.params["strides"] or (1,) * len(starts)
+    starts, stops = param(eqn, "start_indices"), param(eqn, "limit_indices")
+    steps = param(eqn, "strides") or (1,) * len(starts)
     spans = [slice(*bounds) for bounds in zip(starts, stops, steps, strict=True)]
     return r[tuple(s if r.shape[a] > 1 else slice(None) for a, s in enumerate(spans))]
 
 
 def _dynamic_slice(eqn: Any, r: Relation) -> Relation:
-    sizes = zip(eqn.invars[0].aval.shape, eqn.params["slice_sizes"], strict=True)
+    sizes = zip(eqn.invars[0].aval.shape, param(eqn, "slice_sizes"), strict=True)
     return relations.widen(r, [a for a, (before, after) in enumerate(sizes) if before != after])
 
 
 def _split(eqn: Any, r: Relation) -> list[Relation]:
-    axis, sizes = eqn.params["axis"], eqn.params["sizes"]
+    axis, sizes = param(eqn, "axis"), param(eqn, "sizes")
     if r.shape[axis] == 1:
         return [r] * len(sizes)
     return np.split(r, np.cumsum(sizes)[:-1], axis)
 
 
 def _unstack(eqn: Any, r: Relation) -> list[Relation]:
-    axis = eqn.params["axis"]
+    axis = param(eqn, "axis")
     return [r.take(i % r.shape[axis], axis) for i in range(len(eqn.outvars))]
 
 
 def _pad(eqn: Any, r: Relation) -> Relation:
-    for axis, (low, _, inner) in enumerate(eqn.params["padding_config"]):
+    for axis, (low, _, inner) in enumerate(param(eqn, "padding_config")):
         if r.shape[axis] == 1:
             continue
         before, after = (v.aval.shape[axis] for v in (eqn.invars[0], eqn.outvars[0]))
@@ -79,28 +80,27 @@ def _pad(eqn: Any, r: Relation) -> Relation:
 
 
 def _reduce(eqn: Any, r: Relation) -> Relation:
-    return np.logical_or.reduce(r, axis=tuple(eqn.params["axes"]))
+    return np.logical_or.reduce(r, axis=tuple(param(eqn, "axes")))
 
 
 def _cumulate(eqn: Any, r: Relation) -> Relation:
-    axis = eqn.params["axis"]
+    axis = param(eqn, "axis")
     earlier = np.tri(eqn.invars[0].aval.shape[axis], dtype=bool)
-    return relations.map_axis(r, axis, earlier.T if eqn.params["reverse"] else earlier)
+    return relations.map_axis(r, axis, earlier.T if param(eqn, "reverse") else earlier)
 
 
 def _reduce_window(eqn: Any, r: Relation) -> Relation:
-    p = eqn.params
-    for axis, size in enumerate(p["window_dimensions"]):
+    for axis, size in enumerate(param(eqn, "window_dimensions")):
         if r.shape[axis] == 1:
             continue
         taken = relations.window(
             eqn.invars[0].aval.shape[axis],
             eqn.outvars[0].aval.shape[axis],
             size=size,
-            stride=p["window_strides"][axis],
-            low=p["padding"][axis][0],
-            dilation_in=p["base_dilation"][axis],
-            dilation=p["window_dilation"][axis],
+            stride=param(eqn, "window_strides")[axis],
+            low=param(eqn, "padding")[axis][0],
+            dilation_in=param(eqn, "base_dilation")[axis],
+            dilation=param(eqn, "window_dilation")[axis],
         )
         r = relations.map_axis(r, axis, taken)
     return r
@@ -108,7 +108,7 @@ def _reduce_window(eqn: Any, r: Relation) -> Relation:
 
 def _gather(eqn: Any, r: Relation) -> Relation:
     """Of an axis that is not taken whole, nobody knows which elements are taken."""
-    numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+    numbers, sizes = param(eqn, "dimension_numbers"), param(eqn, "slice_sizes")
     gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
     before = eqn.invars[0].aval.shape
     r = relations.widen(r, [a for a, n in enumerate(before) if a in gone or sizes[a] != n])

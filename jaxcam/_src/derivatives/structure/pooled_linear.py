@@ -6,8 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend import core as jex
 from jaxtyping import Array, Float
+
+from jaxcam._src.cut.programs import UnknownLayoutError, is_variable, param
 
 
 def why_not_pooled_linear(f: Callable[[Array], Array], x: Float[Array, "*spatial K"]) -> str | None:
@@ -30,7 +31,7 @@ def why_not_pooled_linear(f: Callable[[Array], Array], x: Float[Array, "*spatial
 def _dependents(jaxpr: Any) -> set:
     found = {*jaxpr.invars}
     for eqn in jaxpr.eqns:
-        if any(v in found for v in eqn.invars if not isinstance(v, jex.Literal)):
+        if any(v in found for v in eqn.invars if is_variable(v)):
             found.update(eqn.outvars)
     return found
 
@@ -41,7 +42,7 @@ def _first_unpooled(jaxpr: Any) -> str | None:
     positions = {v: {a for a, n in enumerate(v.aval.shape[:-1]) if n > 1} for v in jaxpr.invars}
     for eqn in jaxpr.eqns:
         for v in eqn.invars:
-            if not isinstance(v, jex.Literal) and positions.get(v):
+            if is_variable(v) and positions.get(v):
                 left = _positions_left(eqn, v, positions[v])
                 if left is None:
                     return eqn.primitive.name
@@ -51,7 +52,10 @@ def _first_unpooled(jaxpr: Any) -> str | None:
 
 def _positions_left(eqn: Any, v: Any, axes: set[int]) -> set[int] | None:
     rule = _RULES.get(eqn.primitive.name)
-    return rule(eqn, v, axes) if rule else None
+    try:
+        return rule(eqn, v, axes) if rule else None
+    except UnknownLayoutError:
+        return None
 
 
 def _unchanged(eqn: Any, v: Any, axes: set[int]) -> set[int]:
@@ -59,7 +63,7 @@ def _unchanged(eqn: Any, v: Any, axes: set[int]) -> set[int]:
 
 
 def _cast(eqn: Any, v: Any, axes: set[int]) -> set[int] | None:
-    return axes if jnp.issubdtype(eqn.params["new_dtype"], jnp.floating) else None
+    return axes if jnp.issubdtype(param(eqn, "new_dtype"), jnp.floating) else None
 
 
 def _scaled(eqn: Any, v: Any, axes: set[int]) -> set[int] | None:
@@ -67,7 +71,7 @@ def _scaled(eqn: Any, v: Any, axes: set[int]) -> set[int] | None:
 
 
 def _transposed(eqn: Any, v: Any, axes: set[int]) -> set[int]:
-    return {eqn.params["permutation"].index(a) for a in axes}
+    return {param(eqn, "permutation").index(a) for a in axes}
 
 
 def _reshaped(eqn: Any, v: Any, axes: set[int]) -> set[int] | None:
@@ -91,16 +95,16 @@ def _spans(shape: tuple[int, ...]) -> dict[int, tuple[int, int]]:
 
 
 def _summed(eqn: Any, v: Any, axes: set[int]) -> set[int]:
-    kept = [a for a in range(v.aval.ndim) if a not in eqn.params["axes"]]
+    kept = [a for a in range(v.aval.ndim) if a not in param(eqn, "axes")]
     return {kept.index(a) for a in axes if a in kept}
 
 
 def _window_summed(eqn: Any, v: Any, axes: set[int]) -> set[int] | None:
-    params, size = eqn.params, v.aval.shape
-    window, strides = params["window_dimensions"], params["window_strides"]
+    size = v.aval.shape
+    window, strides = param(eqn, "window_dimensions"), param(eqn, "window_strides")
     # Dilation, padding and strides skip positions or weigh them unevenly.
-    dilated = {*params["base_dilation"], *params["window_dilation"]} != {1}
-    if dilated or any(low or high for low, high in params["padding"]):
+    dilated = {*param(eqn, "base_dilation"), *param(eqn, "window_dilation")} != {1}
+    if dilated or any(low or high for low, high in param(eqn, "padding")):
         return None
     if any(window[a] != size[a] and (window[a], strides[a]) != (1, 1) for a in axes):
         return None
@@ -110,6 +114,7 @@ def _window_summed(eqn: Any, v: Any, axes: set[int]) -> set[int] | None:
 _RULES = {
     "convert_element_type": _cast,
     "copy": _unchanged,
+    "jaxcam_tag": _unchanged,
     "neg": _unchanged,
     "reduce_precision": _unchanged,
     "mul": _scaled,

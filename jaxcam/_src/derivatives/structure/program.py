@@ -10,8 +10,8 @@ import jax.core
 from jax.extend import core as jex
 from jaxtyping import Array
 
-from jaxcam._src.cut.find import CALLS, is_variable
 from jaxcam._src.cut.partition import live
+from jaxcam._src.cut.programs import CALLS, is_variable
 from jaxcam._src.cut.replay import replay
 from jaxcam._src.derivatives.structure import relations
 from jaxcam._src.derivatives.structure.relations import Relation

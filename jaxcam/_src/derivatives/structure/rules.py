@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcam._src.cut.programs import param
 from jaxcam._src.derivatives.structure import relations
 from jaxcam._src.derivatives.structure.moves import MOVES, SMOOTH_MOVES
 from jaxcam._src.derivatives.structure.relations import Relation
@@ -94,7 +95,7 @@ def _product(eqn: Any, inputs: Relations) -> Outcome:
 
 
 def _integer_power(eqn: Any, inputs: Relations) -> Outcome:
-    power = eqn.params["y"]
+    power = param(eqn, "y")
     return Outcome([None]) if power == 0 else Outcome([inputs[0]], smooth=power != 1)
 
 
@@ -105,7 +106,7 @@ def _dot(eqn: Any, inputs: Relations) -> Outcome:
 
 def _dot_side(eqn: Any, relation: Relation, side: int) -> Relation:
     """Result axes are those of the batch, then the free ones of the left, then of the right."""
-    contracted, batch = (axes[side] for axes in eqn.params["dimension_numbers"])
+    contracted, batch = (axes[side] for axes in param(eqn, "dimension_numbers"))
     rank = len(eqn.outvars[0].aval.shape)
     seen = relations.widen(relation, contracted)
     free = [a for a in range(relation.ndim - 1) if a not in contracted and a not in batch]
@@ -118,16 +119,16 @@ def _dot_side(eqn: Any, relation: Relation, side: int) -> Relation:
 
 def _convolution(eqn: Any, inputs: Relations) -> Outcome:
     image, kernel = inputs
-    if image is None or kernel is not None or eqn.params["batch_group_count"] != 1:
+    if image is None or kernel is not None or param(eqn, "batch_group_count") != 1:
         return opaque(eqn, inputs)
     return Outcome([_convolve(eqn, image)])
 
 
 def _convolve(eqn: Any, image: Relation) -> Relation:
-    params, numbers = eqn.params, eqn.params["dimension_numbers"]
+    numbers = param(eqn, "dimension_numbers")
     before, kernel, after = (v.aval.shape for v in (*eqn.invars, *eqn.outvars))
     seen = image.transpose(*numbers.lhs_spec, image.ndim - 1)  # [batch, channels, *spatial, labels]
-    groups, features = params["feature_group_count"], kernel[numbers.rhs_spec[0]]
+    groups, features = param(eqn, "feature_group_count"), kernel[numbers.rhs_spec[0]]
     if groups == 1 or seen.shape[1] == 1:
         seen = relations.widen(seen, [1])
     else:
@@ -138,17 +139,17 @@ def _convolve(eqn: Any, image: Relation) -> Relation:
             before[numbers.lhs_spec[2 + s]],
             after[numbers.out_spec[2 + s]],
             size=kernel[numbers.rhs_spec[2 + s]],
-            stride=params["window_strides"][s],
-            low=params["padding"][s][0],
-            dilation_in=params["lhs_dilation"][s],
-            dilation=params["rhs_dilation"][s],
+            stride=param(eqn, "window_strides")[s],
+            low=param(eqn, "padding")[s][0],
+            dilation_in=param(eqn, "lhs_dilation")[s],
+            dilation=param(eqn, "rhs_dilation")[s],
         )
         seen = relations.map_axis(seen, 2 + s, taken)
     return np.moveaxis(seen, range(seen.ndim - 1), numbers.out_spec)
 
 
 def _concatenate(eqn: Any, inputs: Relations) -> Outcome:
-    axis, labels = eqn.params["dimension"], next(r for r in inputs if r is not None).shape[-1]
+    axis, labels = param(eqn, "dimension"), next(r for r in inputs if r is not None).shape[-1]
     nothing = np.zeros((1,) * len(eqn.outvars[0].aval.shape) + (labels,), bool)
     parts = [nothing if r is None else r for r in inputs]
     whole = np.broadcast_shapes(*((*p.shape[:axis], 1, *p.shape[axis + 1 :]) for p in parts))
@@ -164,7 +165,7 @@ def _concatenate(eqn: Any, inputs: Relations) -> Outcome:
 
 def _stack(eqn: Any, inputs: Relations) -> Outcome:
     return Outcome(
-        [np.expand_dims(relations.union(r for r in inputs if r is not None), eqn.params["axis"])]
+        [np.expand_dims(relations.union(r for r in inputs if r is not None), param(eqn, "axis"))]
     )
 
 
@@ -173,7 +174,7 @@ def _select(eqn: Any, inputs: Relations) -> Outcome:
 
 
 def _sort(eqn: Any, inputs: Relations) -> Outcome:
-    axes = [eqn.params["dimension"]]
+    axes = [param(eqn, "dimension")]
     return Outcome([None if r is None else relations.widen(r, axes) for r in inputs])
 
 
@@ -187,7 +188,7 @@ def _write(eqn: Any, inputs: Relations) -> Outcome:
 
 _LINEAR = frozenset(
     "neg copy copy_p convert_element_type reduce_precision name sharding_constraint "
-    "layout_constraint reshard pvary optimization_barrier abs".split()
+    "layout_constraint reshard pvary optimization_barrier abs jaxcam_tag".split()
 )
 _ELEMENTWISE = frozenset("add sub add_any max min clamp rem".split())
 _SMOOTH = frozenset(

@@ -9,8 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
-from jaxcam._src.cut.find import CALLS, is_variable
 from jaxcam._src.cut.partition import live
+from jaxcam._src.cut.programs import (
+    CALLS,
+    UnknownLayoutError,
+    body_of,
+    is_variable,
+    param,
+    scan_of,
+)
 from jaxcam._src.derivatives.structure import relations, rules
 from jaxcam._src.derivatives.structure.relations import Relation
 from jaxcam._src.derivatives.structure.rules import Outcome, Relations
@@ -41,16 +48,22 @@ def trace(
 
 
 def _step(eqn: Any, inputs: Relations, depth: int) -> Outcome:
-    name, params = eqn.primitive.name, eqn.params
     if all(r is None for r in inputs):
         return Outcome([None] * len(eqn.outvars))
+    try:
+        return _known_step(eqn, inputs, depth)
+    except UnknownLayoutError:
+        return rules.opaque(eqn, inputs)
+
+
+def _known_step(eqn: Any, inputs: Relations, depth: int) -> Outcome:
+    name = eqn.primitive.name
     if name in CALLS:
-        body = params[CALLS[name]]
-        return walk(getattr(body, "jaxpr", body), inputs, depth)
+        return walk(body_of(eqn).jaxpr, inputs, depth)
     if name == "scan":
         return _scan(eqn, inputs, depth)
     if name == "cond":
-        branches = [walk(b.jaxpr, inputs[1:], depth) for b in params["branches"]]
+        branches = [walk(b.jaxpr, inputs[1:], depth) for b in param(eqn, "branches")]
         joined = [_join(*seen) for seen in zip(*(b.relations for b in branches), strict=True)]
         return Outcome(joined).after(*branches)
     if name == "custom_jvp_call":
@@ -64,13 +77,12 @@ def _step(eqn: Any, inputs: Relations, depth: int) -> Outcome:
 
 def _scan(eqn: Any, inputs: Relations, depth: int) -> Outcome:
     """Walks the body until the carry sees no more: it only ever sees more from step to step."""
-    params = eqn.params
-    fixed, carried = params["num_consts"], params["num_carry"]
+    body, fixed, carried, length, _ = scan_of(eqn)
     consts, carry = inputs[:fixed], inputs[fixed : fixed + carried]
     xs = [None if r is None else np.logical_or.reduce(r, axis=0) for r in inputs[fixed + carried :]]
     steps, ys = [], [None for _ in eqn.outvars[carried:]]
-    for _ in range(params["length"]):
-        step = walk(params["jaxpr"].jaxpr, [*consts, *carry, *xs], depth)
+    for _ in range(length):
+        step = walk(body.jaxpr, [*consts, *carry, *xs], depth)
         steps.append(step)
         ys = [_join(*seen) for seen in zip(ys, step.relations[carried:], strict=True)]
         wider = [_join(*seen) for seen in zip(carry, step.relations[:carried], strict=True)]

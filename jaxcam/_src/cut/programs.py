@@ -1,0 +1,79 @@
+"""Reading the equations of a program: what their parameters are called, in every version of JAX."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+from jax.extend import core as jex
+
+INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr"}
+CALLS = INLINED | {"remat": "jaxpr", "remat2": "jaxpr", "checkpoint": "jaxpr"}
+
+
+class UnknownLayoutError(ValueError):
+    """An equation of a known primitive has not the parameters that it is known to have."""
+
+
+def param(eqn: Any, name: str) -> Any:
+    """A parameter of an equation.
+
+    Raises:
+      UnknownLayoutError: there is none of this name.
+    """
+    if name not in eqn.params:
+        raise UnknownLayoutError(
+            f"jaxcam cannot read `{eqn.primitive.name}` of jax {jax.__version__}: it has no "
+            f"parameter {name!r}, only {sorted(eqn.params)}; choose a layer outside of it, or a "
+            "version of jax that this jaxcam was tested with"
+        )
+    return eqn.params[name]
+
+
+class Scan(NamedTuple):
+    """A loop: its arguments are `consts, carry, xs` in this order, its results `carry, ys`.
+
+    Attributes:
+      body: closed; `consts, carry, x -> carry, y`.
+      consts: how many arguments are the same in every step.
+      carry: how many are passed from step to step.
+      length: number of steps.
+      reverse: whether the last of `xs` comes first.
+    """
+
+    body: Any
+    consts: int
+    carry: int
+    length: int
+    reverse: bool
+
+
+def scan_of(eqn: Any) -> Scan:
+    """Reads the equation of a scan.
+
+    Raises:
+      UnknownLayoutError: in a layout that is not known.
+    """
+    if "ft_in" in eqn.params:  # from jax 0.12 on: consts, carry and xs as trees
+        consts, carry, _ = map(len, eqn.params["ft_in"].unpack())
+    else:
+        consts, carry = param(eqn, "num_consts"), param(eqn, "num_carry")
+    return Scan(param(eqn, "jaxpr"), consts, carry, param(eqn, "length"), param(eqn, "reverse"))
+
+
+def body_of(eqn: Any) -> Any:
+    """The program that a call runs, closed."""
+    body = param(eqn, CALLS[eqn.primitive.name])
+    return body if isinstance(body, jex.ClosedJaxpr) else jex.ClosedJaxpr(body, ())
+
+
+def programs_in(eqn: Any) -> Iterator[Any]:
+    """Every program inside an equation: bodies of calls and loops, branches, custom functions."""
+    for value in eqn.params.values():
+        for body in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(body, jex.Jaxpr | jex.ClosedJaxpr):
+                yield body.jaxpr if isinstance(body, jex.ClosedJaxpr) else body
+
+
+def is_variable(v: Any) -> bool:
+    """Tells a variable of a program from a literal."""
+    return not isinstance(v, jex.Literal)
