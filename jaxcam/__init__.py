@@ -43,7 +43,19 @@ from jaxcam._src.metrics.localization import energy_inside
 from jaxcam._src.render import overlay
 
 # What is explained
-from jaxcam._src.scores import finer, log_probability, logit, margin, probability, rest
+from jaxcam._src.scores import (
+    binary_log_probability,
+    binary_logit,
+    binary_probability,
+    finer,
+    label_log_probability,
+    label_probability,
+    log_probability,
+    logit,
+    margin,
+    probability,
+    rest,
+)
 
 # Many devices
 from jaxcam._src.sharding import sharded
@@ -94,6 +106,9 @@ __all__ = [
     "ablation_cam",
     "alpha",
     "audit",
+    "binary_log_probability",
+    "binary_logit",
+    "binary_probability",
     "blurred",
     "cam",
     "closed_form",
@@ -126,6 +141,8 @@ __all__ = [
     "identity",
     "integrated_grad_cam",
     "is_cam",
+    "label_log_probability",
+    "label_probability",
     "layer_cam",
     "layers",
     "load_canvases",

@@ -17,6 +17,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 # replace by anything.
 CHECKED = [
     "adapters",
+    "arithmetic",
     "audit.attack",
     "audit.compare",
     "audit.report",

@@ -181,3 +181,40 @@ def test_what_is_no_layer_and_no_method_is_refused():
         explainer(case.apply_fn, "block2", "grad_cam")
     with pytest.raises(ValueError, match=r"convention is 'torchcam'; .* jaxcam\.conventions"):
         explainer(case.apply_fn, "block2", convention="torchcam")
+
+
+def _one_output(variables, x):
+    return plain().apply_fn(variables, x)[:1]
+
+
+@pytest.mark.parametrize("target", [1, np.int64(1), jnp.asarray(1), 58, "old"])
+def test_the_score_alone_knows_what_a_target_is(target):
+    """One output, and a score whose targets are no classes of it."""
+    case = plain()
+    explain = jaxcam.explainer(
+        _one_output, "block2", score_fn=lambda z, t: jnp.where(t == 1, z[0], -z[0])
+    )
+    explanation = explain(case.variables, case.image, target)
+    assert np.isfinite(explanation.heatmap).all()
+    assert explanation.target is target
+
+
+def test_a_binary_network_is_explained_for_and_against():
+    case = plain()
+    explain = jaxcam.explainer(
+        _one_output, "block2", jaxcam.counterfactual_grad_cam, score_fn=jaxcam.binary_logit
+    )
+    against = explain(case.variables, case.image, 0)
+    logit = _one_output(case.variables, case.image)[0]
+    wanted = jaxcam.explainer(_one_output, "block2")(case.variables, case.image, 0)
+    np.testing.assert_allclose(against.weights, wanted.weights, rtol=1e-6)
+    assert explain(case.variables, case.image).target == int(logit > 0)
+    flipped = {**case.variables, "dense": -case.variables["dense"]}
+    assert explain(flipped, case.image).target == int(logit <= 0)
+
+
+def test_the_softmax_of_one_logit_is_refused_and_no_flat_map():
+    case = plain()
+    explain = jaxcam.explainer(_one_output, "block2", score_fn=jaxcam.probability)
+    with pytest.raises(ValueError, match=r"one logit.*jaxcam\.binary_probability"):
+        explain(case.variables, case.image)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "jaxcam"
 FLOORS = [
-    {"base", "compiling", "names"},
+    {"arithmetic", "base", "compiling", "names"},
     {"cut", "scores", "maps", "render"},
     {"chunks"},
     {"derivatives", "sharding"},

@@ -107,3 +107,38 @@ def test_unit_range_of_anything_finite_is_in_range_and_keeps_the_order(values):
 def test_refine_cam_multiplies_the_layers():
     heatmaps = jnp.array([[[0.5, 1.0]], [[1.0, 0.2]], [[0.0, 0.5]]])
     np.testing.assert_allclose(jaxcam.fuse_refine_cam(heatmaps), [[0, 0.1]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("value", [0.37, -0.37, 1e-30, 3e4, 0.0])
+@pytest.mark.parametrize(
+    ("before", "after"), [((7, 7), (224, 224)), ((3, 5), (11, 2)), ((9,), (4,))]
+)
+def test_a_flat_map_stays_flat_when_it_is_resized(dtype, value, before, after):
+    def heatmap(cam):
+        return jaxcam.unit_range(jaxcam.upsample(cam, after))
+
+    cam = jnp.full(before, value, dtype)
+    for found in (heatmap(cam), jax.jit(heatmap)(cam), jax.vmap(heatmap)(cam[None])[0]):
+        np.testing.assert_array_equal(found, np.zeros(after))
+
+
+def test_a_flat_map_stays_flat_in_float64(x64):
+    resized = jaxcam.upsample(jnp.full((7, 7), 0.37), (224, 224))
+    np.testing.assert_array_equal(jaxcam.unit_range(resized), np.zeros((224, 224)))
+
+
+def test_neighbouring_numbers_are_a_flat_map_and_small_ones_are_not():
+    neighbours = jnp.asarray([0.37, np.nextafter(np.float32(0.37), np.float32(1))])
+    np.testing.assert_array_equal(jaxcam.unit_range(neighbours), [0, 0])
+    np.testing.assert_allclose(jaxcam.unit_range(jnp.asarray([1.0, 1.00001])), [0, 1])
+    np.testing.assert_allclose(jaxcam.unit_range(jnp.asarray([0.0, 1e-30])), [0, 1])
+
+
+def test_a_resized_map_stays_in_its_range_and_keeps_its_gradient():
+    cam = jnp.asarray([[0.1, 0.9], [0.3, 0.3]])
+    resized = jaxcam.upsample(cam, (50, 50))
+    assert resized.min() == cam.min()
+    assert resized.max() == cam.max()
+    gradient = jax.grad(lambda cam: jaxcam.upsample(cam, (50, 50)).sum())(cam)
+    np.testing.assert_allclose(gradient, np.full((2, 2), 625.0), rtol=1e-5)

@@ -104,3 +104,52 @@ def test_finer_of_one_class_or_no_reference_is_refused():
         jaxcam.finer(jnp.ones(1), 0)
     with pytest.raises(ValueError, match=r"references is 0; .* choose 1 or more"):
         jaxcam.finer(jnp.ones(3), 0, references=0)
+
+
+@pytest.mark.parametrize("wrong", [4, -1, np.int64(4), np.uint8(200), jnp.asarray(4)])
+def test_a_target_that_is_no_class_is_refused_where_it_is_known(wrong):
+    scores = [jaxcam.logit, jaxcam.probability, jaxcam.log_probability, jaxcam.margin]
+    for score_fn in (*scores, jaxcam.finer, jaxcam.rest, jaxcam.label_probability):
+        with pytest.raises(ValueError, match=r"no class; the model has classes 0 to 3"):
+            score_fn(jnp.asarray(LOGITS, jnp.float32), wrong)
+
+
+@pytest.mark.parametrize("target", [0, 1, np.int8(1), jnp.asarray(0)])
+def test_binary_scores_match_their_formulas(x64, target):
+    logits = jnp.asarray([0.7])
+    signed = 0.7 if target == 1 else -0.7
+    assert jaxcam.binary_logit(logits, target) == signed
+    chance = 1 / (1 + np.exp(-signed))
+    np.testing.assert_allclose(jaxcam.binary_probability(logits, target), chance, rtol=1e-12)
+    found = jaxcam.binary_log_probability(logits, target)
+    np.testing.assert_allclose(found, np.log(chance), rtol=1e-12)
+
+
+def test_scores_of_labels_match_their_formulas(x64):
+    chance = 1 / (1 + np.exp(-LOGITS[1]))
+    logits = jnp.asarray(LOGITS)
+    np.testing.assert_allclose(jaxcam.label_probability(logits, 1), chance, rtol=1e-12)
+    found = jaxcam.label_log_probability(logits, 1)
+    np.testing.assert_allclose(found, np.log(chance), rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [0, 2])
+def test_a_binary_score_wants_one_logit(size):
+    with pytest.raises(ValueError, match=r"wanted the one logit.*jaxcam.label_probability"):
+        jaxcam.binary_logit(jnp.zeros(size), 1)
+
+
+@pytest.mark.parametrize("target", [2, -1])
+def test_a_binary_target_is_0_or_1(target):
+    with pytest.raises(ValueError, match=r"no class; the model has classes 0 to 1"):
+        jaxcam.binary_probability(jnp.zeros(1), target)
+    assert np.isnan(jax.jit(jaxcam.binary_probability)(jnp.zeros(1), target))
+
+
+@pytest.mark.parametrize(
+    "score_fn",
+    [jaxcam.probability, jaxcam.log_probability, jaxcam.margin, jaxcam.finer, jaxcam.rest],
+)
+def test_a_score_that_compares_classes_refuses_one_logit_and_names_the_binary_ones(score_fn):
+    with pytest.raises(ValueError, match=r"there is one logit.*jaxcam.binary_logit"):
+        score_fn(jnp.zeros(1), 0)

@@ -20,7 +20,7 @@ from jaxcam._src.base import (
 )
 from jaxcam._src.conventions.paper import paper
 from jaxcam._src.cut import split
-from jaxcam._src.scores import logit
+from jaxcam._src.scores import likeliest, logit
 from jaxcam._src.weights.gradient import grad_cam
 
 
@@ -50,9 +50,9 @@ def explainer(
     Returns:
       `explain(variables, image, target=None) -> Explanation`, for an image `[*spatial, C]` as the
       model takes it. `target` is what `score_fn` takes, a class index for those of this library;
-      None is the class of the largest logit, where the model returns a vector. The caller jits,
-      vmaps and shards. Inside a trace a target that is no class cannot be refused: then the
-      heatmap is NaN.
+      None is the class of the largest logit, where the model returns a vector (of a binary score,
+      1 where the logit is positive). The caller jits, vmaps and shards. Inside a trace a target
+      that is no class cannot be refused: then the heatmap is NaN.
 
     Raises:
       ValueError: no layer was given; by `explain`, where the image, the target or the layer
@@ -120,7 +120,8 @@ def tap(
         activations, head = split_fn(variables, image)
         _check_activations(activations, image, layer)
         logits = head(activations)
-        target = _checked_target(target, logits)
+        if target is None and isinstance(logits, jax.Array) and logits.ndim == 1:
+            target = likeliest(score_fn, logits)
         _check_score(score_fn, logits, target)
         return Tap(
             activations=activations,
@@ -171,18 +172,6 @@ def _check_activations(activations: Array, image: Array, layer: str | SplitFn) -
             "wanted as many spatial axes in both, and channels last. Choose a layer before the "
             "positions are pooled or flattened; for a batch of images use jax.vmap"
         )
-
-
-def _checked_target(target: Any, logits: Any) -> Any:
-    if not (isinstance(logits, jax.Array) and logits.ndim == 1):
-        return target  # what a score function of the user's makes of it, None included
-    if target is None:
-        return jnp.argmax(logits)
-    if isinstance(target, int | np.integer) and not 0 <= target < len(logits):
-        raise ValueError(
-            f"target {target} is no class; the model has classes 0 to {len(logits) - 1}"
-        )
-    return target
 
 
 def _check_score(score_fn: ScoreFn, logits: Any, target: Any) -> None:

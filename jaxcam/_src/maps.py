@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcam._src.arithmetic import accumulated, quotient
+
 
 def combine(
     weights: Float[Array, "*weights_shape"], activations: Float[Array, "*spatial K"]
@@ -19,7 +21,7 @@ def combine(
       activations: `[*spatial, K]`.
 
     Returns:
-      The map at the size of the layer; at least 0, if there are weights.
+      The map at the size of the layer, in float32 at least; at least 0, if there are weights.
 
     Raises:
       ValueError: the weights fit the activations in none of these ways.
@@ -33,14 +35,14 @@ def weigh(
 ) -> Float[Array, "*spatial"]:
     """The same without the ReLU: `sum_k w_k A_k`. Arguments and errors as for `combine`."""
     if is_map(weights, activations):
-        return weights
+        return accumulated(weights)
     channelwise = (1,) * (activations.ndim - 1) + activations.shape[-1:]
     if weights.shape not in (channelwise, activations.shape):
         raise ValueError(
             f"a method returned weights of shape {weights.shape}; wanted {channelwise} (one per "
             f"channel), {activations.shape} (one per activation), or a map {activations.shape[:-1]}"
         )
-    return jnp.sum(weights * activations, axis=-1)
+    return jnp.sum(accumulated(weights) * accumulated(activations), axis=-1)
 
 
 def is_map(
@@ -56,19 +58,25 @@ def upsample(
     """Resizes a map to `shape` by linear interpolation between pixel centres.
 
     The convention is that of OpenCV and of PyTorch without `align_corners`: no smoothing where
-    a map shrinks, edge values repeated outside the outermost centres.
+    a map shrinks, edge values repeated outside the outermost centres. No value leaves the range
+    of the map, so that a flat one stays flat. In float32 at least.
     """
-    return jax.image.resize(cam, shape, "linear", antialias=False)
+    cam = accumulated(jnp.asarray(cam))
+    resized = jax.image.resize(cam, shape, "linear", antialias=False)
+    return jnp.clip(resized, cam.min(), cam.max())  # beyond it are rounding errors alone
 
 
 def unit_range(values: Float[Array | np.ndarray, "*size"]) -> Float[Array, "*size"]:
     """Moves and scales an array to [0, 1]: its minimum to 0, its maximum to 1 up to rounding.
 
-    A flat array has no range (0/0): it becomes all 0. A NaN anywhere makes all of it NaN.
+    A flat array has no range (0/0): it becomes all 0; so does one whose values are neighbours
+    among the numbers of its dtype, within 2 units in the last place of the largest, since they
+    differ by rounding. A NaN anywhere makes all of it NaN. In float32 at least.
     """
-    values = jnp.asarray(values)
-    low = values.min()
-    scaled = quotient(values - low, values.max() - low)
+    values = accumulated(jnp.asarray(values))
+    low, high = values.min(), values.max()
+    rounding = 2 * jnp.finfo(values.dtype).eps * jnp.maximum(abs(low), abs(high))
+    scaled = quotient(values - low, jnp.where(high - low <= rounding, 0, high - low))
     # The minimum and maximum of a large array can lose a NaN on CPU.
     return jnp.where(jnp.isnan(values).any(), jnp.nan, scaled)
 
@@ -101,10 +109,4 @@ def fuse_refine_cam(heatmaps: Float[Array, "layers *size"]) -> Float[Array, "*si
     What a shallow, detailed map shows is kept where the deeper ones agree
     (https://arxiv.org/abs/2605.14641).
     """
-    return jnp.prod(heatmaps, axis=0)
-
-
-def quotient(numerator: Float[Array, "..."], denominator: Float[Array, "..."]) -> Array:
-    """The quotient, broadcast, and 0 where the denominator is 0."""
-    zero = denominator == 0
-    return jnp.where(zero, 0, numerator / jnp.where(zero, 1, denominator))
+    return jnp.prod(accumulated(heatmaps), axis=0)

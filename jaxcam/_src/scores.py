@@ -1,10 +1,19 @@
-"""Scores: what is explained, a scalar function of the logits and a target."""
+"""Scores: what is explained, a scalar function of the logits and a target.
 
+A score knows what its target is, and refuses another one: with an error where the target is known,
+and with NaN, for the score and its gradient, inside a trace. All are in float32 at least.
+"""
+
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+
+from jaxcam._src.arithmetic import accumulated
 
 
 def logit(logits: Float[Array, "*classes"], target: Any) -> Float[Array, ""]:
@@ -12,31 +21,37 @@ def logit(logits: Float[Array, "*classes"], target: Any) -> Float[Array, ""]:
 
     Args:
       logits: one number per class.
-      target: index of the class. A score of this module and its gradient are NaN where it lies
-        outside `[0, classes)`.
+      target: index of the class, in `[0, classes)`.
 
     Returns:
-      A scalar. It changes when a constant is added to all logits; the other three do not.
+      A scalar. It changes when a constant is added to all logits; probabilities and margins do not.
 
     Raises:
-      ValueError: the logits are no vector, or the target is no integer.
+      ValueError: the logits are no vector, or the target is no class.
     """
     return _pick(logits, target)
 
 
 def probability(logits: Float[Array, "*classes"], target: Any) -> Float[Array, ""]:
-    """The softmax probability of the target class, in [0, 1]. Arguments as for `logit`."""
+    """The softmax probability of the target class, in [0, 1].
+
+    Arguments and errors as for `logit`; two classes at least.
+    """
     return jnp.exp(log_probability(logits, target))
 
 
 def log_probability(logits: Float[Array, "*classes"], target: Any) -> Float[Array, ""]:
-    """The logarithm of the softmax probability, at most 0. Arguments as for `logit`.
+    """The logarithm of the softmax probability, at most 0.
+
+    Arguments and errors as for `logit`; two classes at least.
 
     It is computed from the differences to the target's logit, so that its derivatives keep their
     precision where the probability is close to 1: those of `jax.nn.log_softmax` are then small
     differences of large numbers, and lose digits.
     """
-    others = logits - _pick(logits, target)  # 0 for the target itself
+    score = _pick(logits, target)
+    _check_several(logits, "a softmax")
+    others = accumulated(logits) - score  # 0 for the target itself
     lead = jax.lax.stop_gradient(jnp.maximum(others.max(), 0))
     is_target = jnp.arange(len(logits)) == target
     odds = jnp.where(is_target, 0, jnp.exp(others - lead)).sum()
@@ -50,7 +65,7 @@ def margin(logits: Float[Array, "*classes"], target: Any) -> Float[Array, ""]:
     """
     score = _pick(logits, target)
     _check_several(logits, "margin")
-    others = jnp.where(jnp.arange(len(logits)) == target, -jnp.inf, logits)
+    others = jnp.where(jnp.arange(len(logits)) == target, -jnp.inf, accumulated(logits))
     # The maximum of many logits can lose a NaN on CPU.
     return jnp.where(jnp.isnan(logits).any(), jnp.nan, score - others.max())
 
@@ -77,6 +92,7 @@ def finer(
     _check_several(logits, "finer")
     if references < 1:
         raise ValueError(f"references is {references}; it counts classes, so choose 1 or more")
+    logits = accumulated(logits)
     distance = jnp.where(jnp.arange(len(logits)) == target, jnp.inf, abs(logits - score))
     nearest = jax.lax.top_k(-distance, min(references, len(logits) - 1))[1]
     return score - gamma * logits[nearest].mean()
@@ -91,9 +107,74 @@ def rest(logits: Float[Array, "*classes"], target: Any) -> Float[Array, ""]:
     return logit(logits, target) + log_probability(logits, target)
 
 
+def binary_logit(logits: Float[Array, "*outputs"], target: Any) -> Float[Array, ""]:
+    """The logit of a network with one output behind a sigmoid: `z` for target 1, `-z` for 0.
+
+    Args:
+      logits: one number, before the sigmoid.
+      target: 1 for what the output stands for, 0 for its absence.
+
+    Raises:
+      ValueError: there is not one logit, or the target is neither 0 nor 1.
+    """
+    if getattr(logits, "shape", None) != (1,):
+        raise ValueError(
+            f"a binary score got {jax.tree.map(jnp.shape, logits)}; wanted the one logit [1] of a "
+            "sigmoid. For several labels use jaxcam.label_probability; for classes jaxcam.logit"
+        )
+    z = accumulated(logits)
+    return _pick(jnp.concatenate([-z, z]), target)
+
+
+def binary_probability(logits: Float[Array, "*outputs"], target: Any) -> Float[Array, ""]:
+    """The probability of target 1 or 0 under a sigmoid; arguments as for `binary_logit`."""
+    return jax.nn.sigmoid(binary_logit(logits, target))
+
+
+def binary_log_probability(logits: Float[Array, "*outputs"], target: Any) -> Float[Array, ""]:
+    """The logarithm of `binary_probability`, exact where that is close to 0 or 1."""
+    return jax.nn.log_sigmoid(binary_logit(logits, target))
+
+
+def label_probability(logits: Float[Array, "*labels"], target: Any) -> Float[Array, ""]:
+    """The probability of one of several labels, each behind a sigmoid of its own.
+
+    Args:
+      logits: one number per label, before the sigmoid. The logit of a label is `jaxcam.logit`.
+      target: index of the label, in `[0, labels)`.
+
+    Raises:
+      ValueError: the logits are no vector, or the target is no label.
+    """
+    return jax.nn.sigmoid(_pick(logits, target))
+
+
+def label_log_probability(logits: Float[Array, "*labels"], target: Any) -> Float[Array, ""]:
+    """The logarithm of `label_probability`, exact where that is close to 0 or 1."""
+    return jax.nn.log_sigmoid(_pick(logits, target))
+
+
+def likeliest(score_fn: Callable[..., Any], logits: Float[Array, "*classes"]) -> Array:
+    """The target of a score where none is given: the class of the largest logit.
+
+    Of a binary score it is 1 where the logit is positive, else 0.
+    """
+    score_fn = score_fn.func if isinstance(score_fn, functools.partial) else score_fn
+    if any(score_fn is each for each in _BINARY):  # by identity: a score need not be hashable
+        return (logits[0] > 0).astype(jnp.int32)
+    return jnp.argmax(logits)
+
+
+_BINARY = (binary_logit, binary_probability, binary_log_probability)
+
+
 def _check_several(logits: Array, name: str) -> None:
     if len(logits) < 2:
-        raise ValueError(f"{name} compares classes, and there is one logit; use jaxcam.logit")
+        raise ValueError(
+            f"{name} compares classes, and there is one logit; use jaxcam.logit for a regression, "
+            "and for a network that ends in a sigmoid jaxcam.binary_logit or "
+            "jaxcam.binary_probability, with target 1 or 0"
+        )
 
 
 def _pick(values: Any, target: Any) -> Float[Array, ""]:
@@ -105,7 +186,18 @@ def _pick(values: Any, target: Any) -> Float[Array, ""]:
         )
     if not jnp.issubdtype(getattr(target, "dtype", type(target)), jnp.integer):
         raise ValueError(f"target is {target!r}; wanted the index of a class, an integer")
+    _check_known(target, len(values))
     index = jnp.asarray(target)
     # A factor, so that the gradient is NaN where the score is: a wrong target shows in the map.
+    values = accumulated(values)
     known = jnp.where((index >= 0) & (index < len(values)), 1, jnp.nan).astype(values.dtype)
     return known * values[index]
+
+
+def _check_known(target: Any, classes: int) -> None:
+    """Refuses a target that is no class, where its value is known: not inside a trace."""
+    if isinstance(target, jax.core.Tracer):
+        return
+    wrong = [t for t in np.ravel(target).tolist() if not 0 <= t < classes]
+    if wrong:
+        raise ValueError(f"target {wrong[0]} is no class; the model has classes 0 to {classes - 1}")

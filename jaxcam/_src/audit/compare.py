@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.audit.record import (
     CLOSED,
     EXACT,
@@ -18,7 +19,7 @@ from jaxcam._src.audit.record import (
     Shares,
 )
 from jaxcam._src.base import ApplyFn, Derivatives, SplitFn, Tap
-from jaxcam._src.derivatives import accumulated, closed_form, derivatives, structure
+from jaxcam._src.derivatives import closed_form, derivatives, structure
 from jaxcam._src.explain import tap
 from jaxcam._src.maps import combine, unit_range
 from jaxcam._src.metrics.agreement import largest_difference, pearson, spearman, top_overlap

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike
 
+from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.base import Convention, Tap
 from jaxcam._src.conventions.resizing import align_corners, near_unit_range
 from jaxcam._src.maps import fuse_refine_cam, upsample, weigh
-from jaxcam._src.scores import finer
+from jaxcam._src.scores import finer, logit
 from jaxcam._src.weights import closed_forms
 from jaxcam._src.weights.ablation import ablation_cam, drops_without
 from jaxcam._src.weights.activation import eigen_cam, eigen_grad_cam, fem
@@ -45,11 +46,11 @@ def _ablation_cam(tap: Tap, *, chunk_size: int = 64) -> Array:
 
 
 def _eigen_cam(tap: Tap) -> Array:
-    return _projected(tap.activations)
+    return _projected(accumulated(tap.activations))
 
 
 def _eigen_grad_cam(tap: Tap) -> Array:
-    return _projected(gradient(tap) * tap.activations)
+    return _projected(gradient(tap) * accumulated(tap.activations))
 
 
 def _projected(values: Array) -> Array:
@@ -62,17 +63,20 @@ def _projected(values: Array) -> Array:
 
 def _fem(tap: Tap, *, k: float = 2.0) -> Array:
     """Each channel weighted by how often it is rare, in place of its mean where it is."""
-    mean, std = (f(tap.activations, tap.spatial_axes, keepdims=True) for f in (jnp.mean, jnp.std))
-    rare = tap.activations > mean + k * std
-    return rare.mean(axis=tap.spatial_axes, keepdims=True, dtype=tap.activations.dtype)
+    values = accumulated(tap.activations)
+    mean, std = (f(values, tap.spatial_axes, keepdims=True) for f in (jnp.mean, jnp.std))
+    rare = values > mean + k * std
+    return rare.mean(axis=tap.spatial_axes, keepdims=True, dtype=values.dtype)
 
 
 def _finer(logits: Array, target: ArrayLike, *, gamma: float = 1.0, references: int = 3) -> Array:
     """Comparisons are weighted by probability."""
-    distance = jnp.where(jnp.arange(len(logits)) == target, -1.0, abs(logits - logits[target]))
+    logits = accumulated(logits)
+    score = logit(logits, target)
+    distance = jnp.where(jnp.arange(len(logits)) == target, -1.0, abs(logits - score))
     nearest = jnp.argsort(distance)[1 : references + 1]
     share = jax.nn.softmax(logits)[nearest]
-    leads = logits[target] - gamma * logits[nearest]
+    leads = score - gamma * logits[nearest]
     return jnp.sum(share * leads) / (jnp.sum(share) + 1e-9)
 
 

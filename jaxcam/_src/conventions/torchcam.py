@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.base import Convention, Key, Tap
 from jaxcam._src.conventions.resizing import near_unit_range
 from jaxcam._src.maps import combine, fuse_layer_cam, fuse_max, fuse_refine_cam, upsample, weigh
@@ -44,7 +45,7 @@ def _smooth_grad_cam_plus_plus(
 
     gradients, activations = jax.lax.map(noisy, jax.random.split(key, samples))
     second, third = (jnp.mean(gradients**n, axis=0) for n in (2, 3))
-    total = jnp.sum(third * tap.activations, axis=tap.spatial_axes, keepdims=True)
+    total = jnp.sum(third * accumulated(tap.activations), axis=tap.spatial_axes, keepdims=True)
     alpha = second / (2 * second + total + _EPS)
     weights = jnp.sum(alpha * jax.nn.relu(gradients[-1]), axis=tap.spatial_axes, keepdims=True)
     return combine(weights, activations[-1])
@@ -61,7 +62,7 @@ def _score_cam(tap: Tap, **knobs: Any) -> Array:
 
 def _ss_cam(tap: Tap, *, key: Key, samples: int = 35, sigma: float = 2.0, **knobs: Any) -> Array:
     def scores(key: Key) -> Array:
-        noise = jax.random.normal(key, (*tap.image.shape[:-1], 1), tap.image.dtype)
+        noise = jax.random.normal(key, (*tap.image.shape[:-1], 1), accumulated(tap.image).dtype)
         return masked_scores(tap, lambda a: _mask(tap, a) + sigma * noise, **knobs)
 
     return softmax(tap, jax.lax.map(scores, jax.random.split(key, samples)).mean(axis=0))
@@ -69,7 +70,7 @@ def _ss_cam(tap: Tap, *, key: Key, samples: int = 35, sigma: float = 2.0, **knob
 
 def _is_cam(tap: Tap, *, samples: int = 10, **knobs: Any) -> Array:
     """Strengths add up: n / N of them is the sum of 1 / N to n / N, 5.5 at the end of ten."""
-    strengths = jnp.cumsum((jnp.arange(samples, dtype=tap.image.dtype) + 1) / samples)
+    strengths = jnp.cumsum((jnp.arange(samples, dtype=accumulated(tap.image).dtype) + 1) / samples)
 
     def scores(strength: Array) -> Array:
         return masked_scores(tap, lambda a: strength * _mask(tap, a), **knobs)

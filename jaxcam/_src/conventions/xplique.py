@@ -5,6 +5,7 @@ import math
 import jax
 from jaxtyping import Array
 
+from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.base import Convention, Tap
 from jaxcam._src.maps import combine, fuse_max
 from jaxcam._src.weights import closed_forms
@@ -19,7 +20,7 @@ def _grad_cam_plus_plus(tap: Tap) -> Array:
 
 
 def _bicubic(cam: Array, size: tuple[int, ...]) -> Array:
-    return jax.image.resize(cam, size, "cubic", antialias=False)
+    return jax.image.resize(accumulated(cam), size, "cubic", antialias=False)
 
 
 xplique = Convention(

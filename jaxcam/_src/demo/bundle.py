@@ -39,7 +39,7 @@ def load_canvases(folder: Path = FOLDER) -> Canvases:
 
     entries = json.loads((folder / "canvases.json").read_text())
     images = [np.asarray(Image.open(folder / entry["file"])) for entry in entries]
-    labels = np.array([entry["label"] for entry in entries])
+    labels = np.array([entry["label"] for entry in entries], np.int32)
     boxes = [Box(*entry["box"]) for entry in entries]
     return Canvases(np.stack(images)[..., None].astype(np.float32) / 255, labels, boxes)
 

@@ -7,10 +7,9 @@ from jaxtyping import Array, ArrayLike, Float
 
 from jaxcam._src.base import Derivatives
 from jaxcam._src.derivatives import exact
-from jaxcam._src.derivatives.directions import accumulated
 from jaxcam._src.derivatives.structure import Structure, check, structure
 
-__all__ = ["Structure", "accumulated", "closed_form", "derivatives", "structure"]
+__all__ = ["Structure", "closed_form", "derivatives", "structure"]
 
 
 def derivatives(f: Callable[[Array], Array], x: ArrayLike, *, chunk_size: int = 256) -> Derivatives:

@@ -43,9 +43,3 @@ def along_curve(
 def basis(index: Array, like: Array) -> Array:
     """The direction along one coordinate."""
     return jnp.zeros(like.size, like.dtype).at[index].set(1).reshape(like.shape)
-
-
-def accumulated(values: Array) -> Array:
-    """In float32 at least."""
-    small = jnp.finfo(values.dtype).bits < 32
-    return values.astype(jnp.float32) if small else values

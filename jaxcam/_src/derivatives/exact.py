@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.base import Derivatives
 from jaxcam._src.chunks import mapped
-from jaxcam._src.derivatives.directions import accumulated, basis, directional
+from jaxcam._src.derivatives.directions import basis, directional
 from jaxcam._src.derivatives.local import local, local_pooled
 from jaxcam._src.derivatives.structure import (
     Linear,

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.base import Derivatives
 from jaxcam._src.chunks import mapped
-from jaxcam._src.derivatives.directions import accumulated, along_curve, directional
+from jaxcam._src.derivatives.directions import along_curve, directional
 from jaxcam._src.derivatives.structure import Local, LocalPooled
 from jaxcam._src.derivatives.structure.program import Program
 

@@ -5,13 +5,15 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcam._src.arithmetic import accumulated, quotient
+
 
 def pearson(a: Float[Array, "*size"], b: Float[Array, "*size"]) -> Float[Array, ""]:
     """Pearson's correlation, in [-1, 1]. Two flat maps have 1, a flat one and another 0."""
-    a, b = a - a.mean(), b - b.mean()
+    a, b = (m - m.mean() for m in map(accumulated, (a, b)))
     norms = jnp.sqrt((a**2).sum()) * jnp.sqrt((b**2).sum())
     both_flat = ~a.any() & ~b.any()
-    correlation = (a * b).sum() / jnp.where(norms == 0, 1, norms)
+    correlation = quotient((a * b).sum(), norms)
     return jnp.where(both_flat, 1, correlation.clip(-1, 1))
 
 
@@ -36,11 +38,11 @@ def top_overlap(
 
 def largest_difference(a: Float[Array, "*size"], b: Float[Array, "*size"]) -> Float[Array, ""]:
     """The largest absolute difference at any position."""
-    return abs(a - b).max()
+    return abs(accumulated(a) - accumulated(b)).max()
 
 
 def _ranks(values: Float[Array, "*size"]) -> Float[Array, " n"]:
     flat = values.reshape(-1)
     ordered = jnp.sort(flat)
     below, up_to = (jnp.searchsorted(ordered, flat, side=side) for side in ("left", "right"))
-    return (below + up_to).astype(flat.dtype) / 2
+    return (below + up_to).astype(accumulated(flat).dtype) / 2

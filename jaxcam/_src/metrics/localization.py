@@ -4,6 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from jaxcam._src.arithmetic import accumulated, quotient
+
 
 def energy_inside(
     heatmap: Float[Array | np.ndarray, "*spatial"], inside: Bool[Array | np.ndarray, "*spatial"]
@@ -20,5 +22,5 @@ def energy_inside(
     Returns:
       A number in [0, 1]; 0 for a heatmap of zeros.
     """
-    total = heatmap.sum()
-    return jnp.where(inside, heatmap, 0).sum() / jnp.where(total == 0, 1, total)
+    heatmap = accumulated(jnp.asarray(heatmap))
+    return quotient(jnp.where(inside, heatmap, 0).sum(), heatmap.sum())

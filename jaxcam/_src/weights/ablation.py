@@ -5,9 +5,9 @@ import functools
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcam._src.arithmetic import quotient
 from jaxcam._src.base import Tap
 from jaxcam._src.chunks import mapped, mapped_where
-from jaxcam._src.maps import quotient
 
 
 def ablation_cam(tap: Tap, *, chunk_size: int = 64) -> Float[Array, "*ones K"]:
@@ -45,7 +45,7 @@ def drops_without(tap: Tap, values: Float[Array, " K"], chunk_size: int) -> Floa
     changed = (tap.activations != spread).any(axis=tap.spatial_axes)
     ablated = mapped_where(ablated_score, channels, changed, score, chunk_size)
     weights = quotient(score - ablated, score)
-    return weights.reshape((1,) * len(tap.spatial_axes) + (-1,)).astype(tap.activations.dtype)
+    return weights.reshape((1,) * len(tap.spatial_axes) + (-1,))
 
 
 def recipro_cam(tap: Tap, *, chunk_size: int = 64) -> Float[Array, "*spatial"]:
@@ -67,14 +67,14 @@ def recipro_cam(tap: Tap, *, chunk_size: int = 64) -> Float[Array, "*spatial"]:
     Raises:
       ValueError: `chunk_size` is below 1.
     """
-    spatial, dtype = tap.activations.shape[:-1], tap.activations.dtype
+    spatial = tap.activations.shape[:-1]
     windows = [jnp.eye(n) / 2 + jnp.eye(n, k=1) / 4 + jnp.eye(n, k=-1) / 4 for n in spatial]
 
     def masked_score(place):
         index = jnp.unravel_index(place, spatial)
         rows = [window[i] for window, i in zip(windows, index, strict=True)]
-        mask = functools.reduce(jnp.multiply.outer, rows).astype(dtype)
+        mask = functools.reduce(jnp.multiply.outer, rows).astype(tap.activations.dtype)
         return tap.score_activations(tap.activations * mask[..., None])
 
     places = jnp.arange(tap.activations[..., 0].size)
-    return mapped(masked_score, places, chunk_size).reshape(spatial).astype(dtype)
+    return mapped(masked_score, places, chunk_size).reshape(spatial)

@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcam._src.arithmetic import accumulated, quotient
 from jaxcam._src.base import Key, Tap
-from jaxcam._src.derivatives import accumulated
-from jaxcam._src.maps import quotient
 from jaxcam._src.weights.gradient import gradient
 
 
@@ -24,7 +23,7 @@ def eigen_cam(tap: Tap) -> Float[Array, "*ones K"]:
       Weights `[1, ..., 1, K]`, of length 1.
     """
     direction = _principal_direction(accumulated(tap.activations))
-    return direction.reshape((1,) * len(tap.spatial_axes) + (-1,)).astype(tap.activations.dtype)
+    return direction.reshape((1,) * len(tap.spatial_axes) + (-1,))
 
 
 def eigen_grad_cam(tap: Tap) -> Float[Array, "*spatial K"]:
@@ -41,8 +40,8 @@ def eigen_grad_cam(tap: Tap) -> Float[Array, "*spatial K"]:
       Weights `[*spatial, K]`.
     """
     found = gradient(tap)
-    direction = _principal_direction(accumulated(found * tap.activations))
-    return jnp.broadcast_to(direction.astype(found.dtype), found.shape) * found
+    direction = _principal_direction(found * accumulated(tap.activations))
+    return jnp.broadcast_to(direction, found.shape) * found
 
 
 def fem(tap: Tap, *, k: float = 2.0) -> Float[Array, "*spatial"]:
@@ -60,10 +59,9 @@ def fem(tap: Tap, *, k: float = 2.0) -> Float[Array, "*spatial"]:
     Returns:
       The map, `[*spatial]`.
     """
-    mean, std = (
-        f(tap.activations, axis=tap.spatial_axes, keepdims=True) for f in (jnp.mean, jnp.std)
-    )
-    rare = tap.activations >= mean + k * std
+    values = accumulated(tap.activations)
+    mean, std = (f(values, axis=tap.spatial_axes, keepdims=True) for f in (jnp.mean, jnp.std))
+    rare = values >= mean + k * std
     return jnp.where(rare, jnp.broadcast_to(mean, rare.shape), 0).sum(axis=-1)
 
 
@@ -80,8 +78,7 @@ def random_cam(tap: Tap, *, key: Key) -> Float[Array, "*ones K"]:
       Weights `[1, ..., 1, K]`.
     """
     shape = (1,) * len(tap.spatial_axes) + tap.activations.shape[-1:]
-    weights = jax.random.uniform(key, shape, minval=-1, maxval=1)
-    return weights.astype(tap.activations.dtype)
+    return jax.random.uniform(key, shape, accumulated(tap.activations).dtype, -1, 1)
 
 
 def uniform(tap: Tap) -> Float[Array, "*ones K"]:
@@ -95,7 +92,7 @@ def uniform(tap: Tap) -> Float[Array, "*ones K"]:
     """
     channels = tap.activations.shape[-1]
     shape = (1,) * len(tap.spatial_axes) + (channels,)
-    return jnp.full(shape, 1 / channels, tap.activations.dtype)
+    return jnp.full(shape, 1 / channels, accumulated(tap.activations).dtype)
 
 
 def _principal_direction(values: Float[Array, "*spatial K"]) -> Float[Array, " K"]:

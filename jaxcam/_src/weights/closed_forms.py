@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcam._src.maps import quotient
+from jaxcam._src.arithmetic import accumulated, quotient
 
 _PYTORCH_GRAD_CAM_EPS = 1e-6
 
@@ -79,4 +79,4 @@ def _weigh(alpha: Array, gradient: Array) -> Array:
 
 
 def _over_positions(reduce: Callable[..., Array], values: Array) -> Array:
-    return reduce(values, axis=tuple(range(values.ndim - 1)), keepdims=True)
+    return reduce(accumulated(values), axis=tuple(range(values.ndim - 1)), keepdims=True)

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcam._src.arithmetic import accumulated, quotient
 from jaxcam._src.base import Derivatives, DerivativesFn, FormFn, Tap
-from jaxcam._src.derivatives import accumulated, closed_form, derivatives, structure
-from jaxcam._src.maps import quotient
+from jaxcam._src.derivatives import closed_form, derivatives, structure
 
 
 def exponential(derivatives: Derivatives) -> Derivatives:
@@ -73,7 +73,7 @@ def grad_cam_plus_plus(
     """
     found = alpha(tap, form_fn=form_fn, derivatives_fn=derivatives_fn)
     weights = found.values * jax.nn.relu(found.first)
-    return weights.sum(axis=tap.spatial_axes, keepdims=True).astype(tap.activations.dtype)
+    return weights.sum(axis=tap.spatial_axes, keepdims=True)
 
 
 def alpha(

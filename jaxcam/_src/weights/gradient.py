@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcam._src.arithmetic import accumulated, quotient
 from jaxcam._src.base import Tap
 from jaxcam._src.derivatives.structure.pooled_linear import why_not_pooled_linear
-from jaxcam._src.maps import quotient
 
 
 def cam(tap: Tap) -> Float[Array, "*ones K"]:
@@ -93,7 +93,7 @@ def elementwise_grad_cam(tap: Tap) -> Float[Array, "*spatial K"]:
       Weights `[*spatial, K]`.
     """
     found = gradient(tap)
-    return jnp.where(found * tap.activations > 0, found, 0)
+    return jnp.where(found * accumulated(tap.activations) > 0, found, 0)
 
 
 def xgrad_cam(tap: Tap) -> Float[Array, "*ones K"]:
@@ -108,8 +108,9 @@ def xgrad_cam(tap: Tap) -> Float[Array, "*ones K"]:
     Returns:
       Weights `[1, ..., 1, K]`.
     """
-    moved = tap.activations * gradient(tap)
-    sums = (x.sum(axis=tap.spatial_axes, keepdims=True) for x in (moved, tap.activations))
+    activations = accumulated(tap.activations)
+    moved = activations * gradient(tap)
+    sums = (x.sum(axis=tap.spatial_axes, keepdims=True) for x in (moved, activations))
     return quotient(*sums)
 
 
@@ -141,9 +142,9 @@ def shapley_cam(tap: Tap) -> Float[Array, "*ones K"]:
       Weights `[1, ..., 1, K]`.
     """
     first, curved = jax.jvp(jax.grad(tap.score_activations), (tap.activations,), (tap.activations,))
-    return (first - curved / 2).mean(axis=tap.spatial_axes, keepdims=True)
+    return (accumulated(first) - accumulated(curved) / 2).mean(axis=tap.spatial_axes, keepdims=True)
 
 
 def gradient(tap: Tap) -> Float[Array, "*spatial K"]:
-    """The gradient of the score along the activations."""
-    return jax.grad(tap.score_activations)(tap.activations)
+    """The gradient of the score along the activations, in float32 at least."""
+    return accumulated(jax.grad(tap.score_activations)(tap.activations))

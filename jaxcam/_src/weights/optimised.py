@@ -35,7 +35,7 @@ def opti_cam(tap: Tap, *, steps: int = 100, learning_rate: float = 0.1) -> Float
     shape = (1,) * len(tap.spatial_axes) + tap.activations.shape[-1:]
 
     def loss(u):
-        masked = weigh(jax.nn.softmax(u).astype(tap.activations.dtype), tap.activations)
+        masked = weigh(jax.nn.softmax(u), tap.activations)
         mask = unit_range(upsample(masked, tap.image.shape[:-1]))
         return -tap.score_image(tap.image * mask[..., None].astype(tap.image.dtype))
 
@@ -48,4 +48,4 @@ def opti_cam(tap: Tap, *, steps: int = 100, learning_rate: float = 0.1) -> Float
 
     u = jnp.zeros(shape, jnp.float32)
     (u, _), _ = jax.lax.scan(step, (u, optimiser.init(u)), length=steps)
-    return jax.nn.softmax(u).astype(tap.activations.dtype)
+    return jax.nn.softmax(u)

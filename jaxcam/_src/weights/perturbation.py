@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float
 
+from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.base import Key, Tap
 from jaxcam._src.chunks import check_counts, mapped, mapped_where
 from jaxcam._src.maps import unit_range, upsample
@@ -83,7 +84,7 @@ def ss_cam(
     knobs = chunk_size, top_k, dtype
 
     def scores(key):
-        noise = jax.random.normal(key, (*tap.image.shape[:-1], 1), tap.image.dtype)
+        noise = jax.random.normal(key, (*tap.image.shape[:-1], 1), accumulated(tap.image).dtype)
         return masked_scores(tap, lambda a: mask_of(tap, a) + sigma * noise, *knobs)
 
     found = jax.lax.map(scores, jax.random.split(key, samples))
@@ -122,7 +123,7 @@ def is_cam(
     def scores(strength):
         return masked_scores(tap, lambda a: strength * mask_of(tap, a), *knobs)
 
-    strengths = (jnp.arange(samples, dtype=tap.image.dtype) + 1) / samples
+    strengths = (jnp.arange(samples, dtype=accumulated(tap.image).dtype) + 1) / samples
     return softmax(tap, jax.lax.map(scores, strengths).mean(axis=0))
 
 
@@ -158,14 +159,15 @@ def group_cam(
       ValueError: `groups` or `chunk_size` is below 1.
     """
     check_counts(groups=groups)
-    baseline = (baseline_fn or blurred)(tap.image)
-    maps = _group_maps(grad_cam(tap) * tap.activations, groups, percentile)
+    image, dtype = accumulated(tap.image), tap.image.dtype
+    baseline = (baseline_fn or blurred)(image)
+    maps = _group_maps(grad_cam(tap) * accumulated(tap.activations), groups, percentile)
 
     def revealed_score(group):
         mask = mask_of(tap, group)
-        return tap.score_image(tap.image * mask + baseline * (1 - mask))
+        return tap.score_image((image * mask + baseline * (1 - mask)).astype(dtype))
 
-    gains = mapped(revealed_score, maps, chunk_size) - tap.score_image(baseline)
+    gains = mapped(revealed_score, maps, chunk_size) - tap.score_image(baseline.astype(dtype))
     masks = jax.vmap(unit_range)(maps)
     return jax.nn.relu(jnp.tensordot(gains.astype(maps.dtype), masks, axes=1))
 
@@ -193,8 +195,7 @@ def _group_maps(
     group = jnp.arange(channels) * min(groups, channels) // channels
     summed = jax.ops.segment_sum(jnp.moveaxis(weighted, -1, 0), group, min(groups, channels))
     maps = jax.nn.relu(summed)
-    flat = maps.reshape(len(maps), -1).astype(jnp.float32)
-    threshold = jnp.percentile(flat, percentile, axis=1).astype(maps.dtype)
+    threshold = jnp.percentile(maps.reshape(len(maps), -1), percentile, axis=1)
     return jnp.where(maps > threshold.reshape((-1,) + (1,) * (maps.ndim - 1)), maps, 0)
 
 
@@ -214,7 +215,8 @@ def masked_scores(
         raise ValueError(f"dtype is {dtype}; wanted a floating one, such as jax.numpy.bfloat16")
 
     def masked_score(channel):
-        return tap.score_image((tap.image * mask_fn(channel)).astype(dtype))
+        masked = accumulated(tap.image) * mask_fn(channel)
+        return tap.score_image(masked.astype(dtype))
 
     channels = jnp.moveaxis(tap.activations, -1, 0)
     values = channels.reshape(len(channels), -1)
@@ -234,17 +236,17 @@ def _kept(channels: Float[Array, "K values"], top_k: int | None) -> Bool[Array, 
     if top_k is None:
         return jnp.ones(len(channels), bool)
     check_counts(top_k=top_k)
-    order = jnp.argsort(channels.std(axis=1), descending=True)
+    order = jnp.argsort(accumulated(channels).std(axis=1), descending=True)
     return jnp.zeros(len(channels), bool).at[order[:top_k]].set(True)
 
 
 def mask_of(tap: Tap, channel: Float[Array, "*spatial"]) -> Float[Array, "*size 1"]:
     """The mask of Score-CAM: a channel at the size of the image, in [0, 1]."""
     mask = unit_range(upsample(channel, tap.image.shape[:-1]))
-    return mask[..., None].astype(tap.image.dtype)
+    return mask[..., None].astype(accumulated(tap.image).dtype)
 
 
 def softmax(tap: Tap, scores: Float[Array, " K"]) -> Float[Array, "*ones K"]:
     """Weights from scores: at least 0, of sum 1."""
-    weights = jax.nn.softmax(scores).astype(tap.activations.dtype)
+    weights = jax.nn.softmax(accumulated(scores))
     return weights.reshape((1,) * len(tap.spatial_axes) + (-1,))

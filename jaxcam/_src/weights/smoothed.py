@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.base import Derivatives, DerivativesFn, FormFn, Key, Tap, WeightsFn
 from jaxcam._src.chunks import check_counts
-from jaxcam._src.derivatives import accumulated, derivatives
+from jaxcam._src.derivatives import derivatives
 from jaxcam._src.maps import weigh
 from jaxcam._src.weights.curvature import alpha_from, exponential, identity
 from jaxcam._src.weights.gradient import grad_cam
@@ -83,8 +84,7 @@ def smooth_grad_cam_plus_plus(
     averaged = mean_over_noise(formed, tap, key, samples, sigma)
     total = accumulated(tap.activations).sum(axis=tap.spatial_axes, keepdims=True)
     found = alpha_from(Derivatives(*map(accumulated, averaged)), total, identity)
-    weights = (found.values * jax.nn.relu(found.first)).sum(axis=tap.spatial_axes, keepdims=True)
-    return weights.astype(tap.activations.dtype)
+    return (found.values * jax.nn.relu(found.first)).sum(axis=tap.spatial_axes, keepdims=True)
 
 
 def integrated_grad_cam(
@@ -111,11 +111,11 @@ def integrated_grad_cam(
     """
     check_counts(steps=steps)
     baseline = baseline_fn(tap.image)
-    start = tap.at_image(baseline).activations
+    start = accumulated(tap.at_image(baseline).activations)
 
     def step(t):
         here = tap.at_image(baseline + t * (tap.image - baseline))
-        return jax.nn.relu(weigh(grad_cam(here), here.activations - start))
+        return jax.nn.relu(weigh(grad_cam(here), accumulated(here.activations) - start))
 
     way = (jnp.arange(steps, dtype=tap.image.dtype) + 1) / steps
     return jax.lax.map(step, way).mean(axis=0)
@@ -131,4 +131,4 @@ def mean_over_noise(
         return f(tap.at_image(tap.image + sigma * noise))
 
     results = jax.lax.map(noisy, jax.random.split(key, samples))
-    return jax.tree.map(lambda leaf: leaf.mean(axis=0), results)
+    return jax.tree.map(lambda leaf: accumulated(leaf).mean(axis=0), results)

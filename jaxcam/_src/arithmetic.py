@@ -1,0 +1,17 @@
+"""What every sum and quotient of the library keeps: float32 at least, and 0 for 0/0."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def accumulated(values: Array) -> Array:
+    """In float32 at least."""
+    small = jnp.finfo(values.dtype).bits < 32
+    return values.astype(jnp.float32) if small else values
+
+
+def quotient(numerator: Float[Array, "..."], denominator: Float[Array, "..."]) -> Array:
+    """The quotient, broadcast, and 0 where the denominator is 0; in float32 at least."""
+    numerator, denominator = accumulated(numerator), accumulated(denominator)
+    zero = denominator == 0
+    return jnp.where(zero, 0, numerator / jnp.where(zero, 1, denominator))
