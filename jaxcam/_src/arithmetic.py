@@ -1,4 +1,4 @@
-"""What every sum and quotient of the library keeps: float32 at least, and 0 for 0/0."""
+"""What the sums and quotients of the library keep: float32 at least, 0 for 0/0, no NaN slope."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -15,3 +15,9 @@ def quotient(numerator: Float[Array, "..."], denominator: Float[Array, "..."]) -
     numerator, denominator = accumulated(numerator), accumulated(denominator)
     zero = denominator == 0
     return jnp.where(zero, 0, numerator / jnp.where(zero, 1, denominator))
+
+
+def length(values: Float[Array, "..."]) -> Float[Array, ""]:
+    """The Euclidean norm, whose gradient at 0 is 0: that of the square root is infinite there."""
+    squares = jnp.sum(accumulated(values) ** 2)
+    return jnp.where(squares == 0, 0, jnp.sqrt(jnp.where(squares == 0, 1, squares)))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcam._src.arithmetic import accumulated, quotient
+from jaxcam._src.arithmetic import accumulated, length, quotient
 from jaxcam._src.base import Key, Tap
 from jaxcam._src.weights.gradient import gradient
 
@@ -102,9 +102,8 @@ def _principal_direction(values: Float[Array, "*spatial K"]) -> Float[Array, " K
         direction = flat.T @ _leading_eigenvector(flat @ flat.T)
     else:
         direction = _leading_eigenvector(flat.T @ flat)
-    length = jnp.sqrt(jnp.sum(direction**2))
     along = jnp.vdot(flat @ direction, jnp.sum(flat**2, axis=1))
-    return quotient(jnp.where(along < 0, -direction, direction), length)
+    return quotient(jnp.where(along < 0, -direction, direction), length(direction))
 
 
 @jax.custom_jvp

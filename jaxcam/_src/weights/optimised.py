@@ -31,7 +31,8 @@ def opti_cam(tap: Tap, *, steps: int = 100, learning_rate: float = 0.1) -> Float
     import optax
 
     check_counts(steps=steps)
-    optimiser = optax.adam(learning_rate)
+    # Below every slope that matters, so that the root has a derivative where the slope is 0.
+    optimiser = optax.adam(learning_rate, eps_root=float(jnp.finfo(jnp.float32).tiny))
     shape = (1,) * len(tap.spatial_axes) + tap.activations.shape[-1:]
 
     def loss(u):
