@@ -218,3 +218,44 @@ def test_the_softmax_of_one_logit_is_refused_and_no_flat_map():
     explain = jaxcam.explainer(_one_output, "block2", score_fn=jaxcam.probability)
     with pytest.raises(ValueError, match=r"one logit.*jaxcam\.binary_probability"):
         explain(case.variables, case.image)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_an_image_with_channels_first_is_refused(channels):
+    with pytest.raises(ValueError, match=r"channels first; .*moveaxis\(image, 0, -1\)"):
+        _explain(image=np.zeros((channels, 32, 24), np.float32))
+
+
+@pytest.mark.parametrize("shape", [(128, 2, 2), (64, 8, 6), (5, 16, 12)])
+def test_a_layer_with_channels_first_is_refused(shape):
+    def apply_fn(variables, image):
+        layer = jaxcam.tag(jnp.full(shape, image.mean()), "layer")
+        return layer.mean((1, 2))
+
+    explain = jaxcam.explainer(apply_fn, "layer")
+    with pytest.raises(ValueError, match=r"'layer' returns .* channels first; .*moveaxis"):
+        explain({}, jnp.ones((32, 24, 3)))
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 128), (8, 6, 64), (16, 24, 5), (4, 3, 4), (63, 47, 9)])
+def test_a_layer_with_channels_last_is_taken(shape):
+    def apply_fn(variables, image):
+        layer = jaxcam.tag(jnp.full(shape, image.mean()), "layer")
+        return layer.mean((0, 1))
+
+    found = jaxcam.explainer(apply_fn, "layer")({}, jnp.ones((32, 24, 3)))
+    assert found.cam.shape == shape[:-1]
+
+
+def test_a_tag_with_a_batch_axis_is_refused_with_the_line_that_mends_it():
+    def apply_fn(variables, image):
+        return jaxcam.tag(image[None], "layer").mean((0, 1, 2))
+
+    with pytest.raises(ValueError, match=r"tag\(x\[0\], name\)\[None\]"):
+        jaxcam.explainer(apply_fn, "layer")({}, jnp.ones((8, 8, 3)))
+
+
+@pytest.mark.parametrize("size", [(1, 100, 12), (4, 4, 5), (3, 40, 3)])
+def test_a_narrow_picture_is_taken(size):
+    found = jaxcam.explainer(lambda _, x: jaxcam.tag(x, "x").mean((0, 1)), "x")({}, jnp.ones(size))
+    assert found.heatmap.shape == size[:-1]

@@ -280,3 +280,14 @@ def test_conventions_take_the_knobs_of_score_cam(library):
 def test_a_dtype_that_is_not_floating_is_refused():
     with pytest.raises(ValueError, match=r"dtype is int32; wanted a floating one"):
         jaxcam.score_cam(_tap(), dtype=jnp.int32)
+
+
+@pytest.mark.parametrize("side", [*range(2, 13), 50])
+def test_a_blur_flattens_at_every_size(side):
+    image = jax.random.normal(KEY, (side, side, 3))
+    found = jaxcam.blurred(image)
+    assert found.std() < 0.8 * image.std()
+    steep = jnp.zeros((side, 1)).at[0].set(1.0)
+    assert jaxcam.blurred(steep).max() < 0.7
+    with jax.numpy_dtype_promotion("strict"):
+        assert jaxcam.blurred(image.astype(jnp.bfloat16)).dtype == jnp.bfloat16

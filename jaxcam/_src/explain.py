@@ -161,17 +161,46 @@ def _checked_image(image: Any) -> Array:
             f"got an image {image.dtype}{list(image.shape)}; wanted one floating-point image "
             "[*spatial, C], scaled as the model expects (for uint8, often image / 255)"
         )
+    if image.ndim == 3 and _looks_channels_first(image.shape):
+        raise ValueError(
+            f"got an image {list(image.shape)}, which looks like channels first; wanted channels "
+            "last, [H, W, C]: give jnp.moveaxis(image, 0, -1), and move the axis back in apply_fn"
+        )
     return image
+
+
+def _looks_channels_first(shape: tuple[int, ...]) -> bool:
+    """A picture's number of channels in front of a picture's sides."""
+    short, long = sorted(shape[1:])
+    return shape[0] in (1, 3, 4) and 8 <= short <= long <= 4 * short
 
 
 def _check_activations(activations: Array, image: Array, layer: str | SplitFn) -> None:
     name = f"layer {layer!r}" if isinstance(layer, str) else "the layer"
+    if activations.ndim == image.ndim + 1 and len(activations) == 1:
+        raise ValueError(
+            f"{name} returns {list(activations.shape)} for one image {list(image.shape)}, with a "
+            "batch axis of its own; name it without: jaxcam.tag(x[0], name)[None]"
+        )
     if activations.ndim != image.ndim:
         raise ValueError(
             f"{name} returns {list(activations.shape)} for an image {list(image.shape)}; "
             "wanted as many spatial axes in both, and channels last. Choose a layer before the "
             "positions are pooled or flattened; for a batch of images use jax.vmap"
         )
+    size, shape = image.shape[:-1], activations.shape
+    if len(size) > 1 and not _alike(shape[:-1], size) and _alike(shape[1:], size):
+        raise ValueError(
+            f"{name} returns {list(shape)} for an image {list(image.shape)}, which looks like "
+            "channels first; wanted channels last: name it with "
+            "jnp.moveaxis(jaxcam.tag(jnp.moveaxis(x, 0, -1), name), -1, 0)"
+        )
+
+
+def _alike(shape: tuple[int, ...], size: tuple[int, ...]) -> bool:
+    """Whether a layer's axes may be those of the image: shrunk alike, up to a pixel."""
+    scale = sum(shape) / sum(size)
+    return all(abs(n - scale * whole) <= 1 for n, whole in zip(shape, size, strict=True))
 
 
 def _check_score(score_fn: ScoreFn, logits: Any, target: Any) -> None:

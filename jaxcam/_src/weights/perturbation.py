@@ -175,17 +175,19 @@ def group_cam(
 def blurred(image: Float[Array, "*size C"], *, fraction: float = 0.22) -> Float[Array, "*size C"]:
     """An image blurred beyond recognition, along each spatial axis.
 
-    Each pixel is the mean of those up to half of `fraction` of the image's side away, weighted by
-    a Gaussian with `fraction` of the side as its standard deviation; beyond the edge are no pixels.
-    At 224 pixels that is close to the 51 taps and sigma 50 of Group-CAM.
+    Each pixel is the mean of those up to half a standard deviation away, weighted by a Gaussian
+    with `fraction` of the image's side as its standard deviation, or two pixels where that is
+    less; beyond the edge are no pixels. At 224 pixels that is close to the 51 taps and sigma 50
+    of Group-CAM.
     """
+    seen = accumulated(image)
     for axis, side in enumerate(image.shape[:-1]):
-        place = jnp.arange(side, dtype=jnp.float32) / (fraction * side)
+        place = jnp.arange(side, dtype=seen.dtype) / max(fraction * side, 2)
         distance = abs(place[:, None] - place[None])
         taps = jnp.where(distance <= 0.5, jnp.exp(-(distance**2) / 2), 0)
-        taps = (taps / taps.sum(axis=1, keepdims=True)).astype(image.dtype)
-        image = jnp.moveaxis(jnp.tensordot(taps, image, axes=(1, axis)), 0, axis)
-    return image
+        taps = taps / taps.sum(axis=1, keepdims=True)
+        seen = jnp.moveaxis(jnp.tensordot(taps, seen, axes=(1, axis)), 0, axis)
+    return seen.astype(image.dtype)
 
 
 def _group_maps(
