@@ -1,5 +1,6 @@
 """Reading the equations of a program: what their parameters are called, in every version of JAX."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -77,3 +78,24 @@ def programs_in(eqn: Any) -> Iterator[Any]:
 def is_variable(v: Any) -> bool:
     """Tells a variable of a program from a literal."""
     return not isinstance(v, jex.Literal)
+
+
+def is_dropped(v: Any) -> bool:
+    """Tells a result that nobody uses; its type is public in some versions only."""
+    return type(v).__name__ == "DropVar"
+
+
+def alone(eqn: Any) -> Any:
+    """An equation as a program of its own, whose arguments are its variables, each once."""
+    return _nothing().replace(
+        invars=list(dict.fromkeys(v for v in eqn.invars if is_variable(v))),
+        outvars=eqn.outvars,
+        eqns=[eqn],
+        effects=eqn.effects,
+    )
+
+
+@functools.cache
+def _nothing() -> Any:
+    """The empty program, since what a program is made of differs between versions."""
+    return jax.make_jaxpr(lambda: ())().jaxpr

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.extend import core as jex
 
 from jaxcam._src.cut.find import OPENED, Wanted, count_runs
-from jaxcam._src.cut.programs import INLINED, body_of, is_variable, scan_of
+from jaxcam._src.cut.programs import INLINED, alone, body_of, is_variable, scan_of
 from jaxcam._src.cut.tag import tag_p
 
 CUT = "jaxcam cut"  # the name that marks the one equation to cut at
@@ -39,13 +39,12 @@ def replay(
             if passed <= wanted.nth < passed + runs:
                 inside = wanted._replace(nth=wanted.nth - passed)
             passed += runs
-        outputs = _replay_equation(jaxpr, eqn, inside, inputs, inlined, finish_fn)
+        outputs = _replay_equation(eqn, inside, inputs, inlined, finish_fn)
         values.update(zip(eqn.outvars, outputs, strict=True))
     return [_read(values, v) for v in jaxpr.outvars]
 
 
 def _replay_equation(
-    jaxpr: Any,
     eqn: Any,
     wanted: Wanted | None,
     inputs: list[Any],
@@ -63,11 +62,8 @@ def _replay_equation(
             jax.lax.with_sharding_constraint(x, s) if isinstance(s, jax.sharding.Sharding) else x
             for x, s in zip(outputs, eqn.params.get("out_shardings", outputs), strict=True)
         ]
-    variables = {v: x for v, x in zip(eqn.invars, inputs, strict=True) if is_variable(v)}
-    alone = jaxpr.replace(
-        constvars=[], invars=[*variables], outvars=eqn.outvars, eqns=[eqn], effects=eqn.effects
-    )
-    return finish_fn(eqn, jax.core.eval_jaxpr(alone, (), *variables.values()))
+    values = {v: x for v, x in zip(eqn.invars, inputs, strict=True) if is_variable(v)}
+    return finish_fn(eqn, jax.core.eval_jaxpr(alone(eqn), (), *values.values()))
 
 
 def _replay_scan(eqn: Any, wanted: Wanted, inputs: list[Any]) -> list[Any]:

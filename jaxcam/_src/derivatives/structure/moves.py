@@ -98,7 +98,7 @@ def _reduce_window(eqn: Any, r: Relation) -> Relation:
             eqn.outvars[0].aval.shape[axis],
             size=size,
             stride=param(eqn, "window_strides")[axis],
-            low=param(eqn, "padding")[axis][0],
+            low=int(param(eqn, "padding")[axis][0]),
             dilation_in=param(eqn, "base_dilation")[axis],
             dilation=param(eqn, "window_dilation")[axis],
         )

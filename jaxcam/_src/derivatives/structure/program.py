@@ -11,7 +11,7 @@ from jax.extend import core as jex
 from jaxtyping import Array
 
 from jaxcam._src.cut.partition import live
-from jaxcam._src.cut.programs import CALLS, is_variable
+from jaxcam._src.cut.programs import CALLS, is_dropped, is_variable
 from jaxcam._src.cut.replay import replay
 from jaxcam._src.derivatives.structure import relations
 from jaxcam._src.derivatives.structure.relations import Relation
@@ -162,7 +162,7 @@ def _positions(x: Array) -> Relation:
 
 
 def _evaluate(jaxpr: Any, consts: Sequence[Any], x: Array) -> dict[Any, Any]:
-    made = [v for eqn in jaxpr.eqns for v in eqn.outvars if type(v) is not jex.DropVar]
+    made = [v for eqn in jaxpr.eqns for v in eqn.outvars if not is_dropped(v)]
     everything = jaxpr.replace(outvars=made)
     values = jax.core.eval_jaxpr(everything, consts, x)
     known = zip((*jaxpr.constvars, jaxpr.invars[0], *made), (*consts, x, *values), strict=True)

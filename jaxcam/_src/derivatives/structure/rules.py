@@ -140,7 +140,7 @@ def _convolve(eqn: Any, image: Relation) -> Relation:
             after[numbers.out_spec[2 + s]],
             size=kernel[numbers.rhs_spec[2 + s]],
             stride=param(eqn, "window_strides")[s],
-            low=param(eqn, "padding")[s][0],
+            low=int(param(eqn, "padding")[s][0]),
             dilation_in=param(eqn, "lhs_dilation")[s],
             dilation=param(eqn, "rhs_dilation")[s],
         )

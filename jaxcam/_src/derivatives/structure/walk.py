@@ -7,12 +7,12 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core as jex
 
 from jaxcam._src.cut.partition import live
 from jaxcam._src.cut.programs import (
     CALLS,
     UnknownLayoutError,
+    alone,
     body_of,
     is_variable,
     param,
@@ -119,21 +119,8 @@ def _custom_jvp(eqn: Any, inputs: Relations, depth: int) -> Outcome:
 
 def _alone(eqn: Any) -> tuple[Callable[..., list], list[Any]]:
     """An equation as a function of its variables, and these."""
-    variables = list(dict.fromkeys(v for v in eqn.invars if is_variable(v)))
-    program = jex.Jaxpr(
-        constvars=(),
-        invars=variables,
-        outvars=eqn.outvars,
-        eqns=[eqn],
-        effects=eqn.effects,
-        debug_info=_debug_info(len(variables), len(eqn.outvars)),
-    )
-    return lambda *values: jax.core.eval_jaxpr(program, (), *values), variables
-
-
-def _debug_info(arguments: int, results: int) -> Any:
-    names = ("",) * arguments, ("",) * results
-    return jex.DebugInfo("jaxcam structure", "jaxcam", *names)
+    program = alone(eqn)
+    return lambda *values: jax.core.eval_jaxpr(program, (), *values), program.invars
 
 
 def _replaced(values: Sequence[Any], new: dict[int, Any]) -> list[Any]:
