@@ -14,6 +14,7 @@ from jax.extend import core as jex
 from jax.sharding import PartitionSpec
 
 import jaxcam
+from jaxcam._src.cut.programs import programs_in
 
 IMAGE = jax.random.normal(jax.random.key(0), (4, 3, 2))
 MESH = jax.make_mesh((1,), ("devices",), (jax.sharding.AxisType.Auto,))
@@ -117,7 +118,7 @@ def disturbed(model, name, nth=0):
 
 def count(jaxpr: Any, primitive: str) -> int:
     """Equations of one primitive in a program and all programs inside it."""
-    inside = (b for e in jaxpr.eqns for b in jex.jaxprs_in_params(e.params))
+    inside = (b for e in jaxpr.eqns for b in programs_in(e))
     here = sum(e.primitive.name == primitive for e in jaxpr.eqns)
     return here + sum(count(body, primitive) for body in inside)
 
@@ -125,7 +126,7 @@ def count(jaxpr: Any, primitive: str) -> int:
 def biggest_constant(jaxpr: Any) -> int:
     """Size of the largest number array that is part of the program itself."""
     literals = [v.val for e in jaxpr.eqns for v in e.invars if isinstance(v, jex.Literal)]
-    inside = [biggest_constant(b) for e in jaxpr.eqns for b in jex.jaxprs_in_params(e.params)]
+    inside = [biggest_constant(b) for e in jaxpr.eqns for b in programs_in(e)]
     return max([0, *(np.size(x) for x in literals), *inside])
 
 
