@@ -196,8 +196,10 @@ def _pick(values: Any, target: Any) -> Float[Array, ""]:
 
 def _check_known(target: Any, classes: int) -> None:
     """Refuses a target that is no class, where its value is known: not inside a trace."""
-    if isinstance(target, jax.core.Tracer):
+    try:
+        known = np.ravel(target).tolist()
+    except jax.errors.TracerArrayConversionError:
         return
-    wrong = [t for t in np.ravel(target).tolist() if not 0 <= t < classes]
+    wrong = [t for t in known if not 0 <= t < classes]
     if wrong:
         raise ValueError(f"target {wrong[0]} is no class; the model has classes 0 to {classes - 1}")
