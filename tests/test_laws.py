@@ -143,7 +143,8 @@ def test_activations_in_reduced_precision(name):
     x = jax.random.uniform(jax.random.key(1), (6, 5, 4))
     explanation = jax.jit(jaxcam.explainer(apply_fn, "layer", METHODS[name]))(None, x)
     assert explanation.cam.dtype == explanation.heatmap.dtype == jnp.float32
-    assert explanation.heatmap.max() == (0 if name in FLAT_HERE else 1)
+    flat = FLAT_HERE - {"group_cam"}  # here a group does help
+    assert explanation.heatmap.max() == (0 if name in flat else 1)
     chex.assert_tree_all_finite(explanation)
 
 
