@@ -8,4 +8,5 @@ project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").rea
 required = [*project["dependencies"], *project["optional-dependencies"]["test"]]
 for requirement in required:
     name, oldest = re.fullmatch(r"([\w-]+)>=([\w.]+)", requirement).groups()
-    print(f"{name}=={oldest}")
+    # A series, such as 2.1, stands for its releases: the first of all need not exist.
+    print(f"{name}=={oldest}" if oldest.count(".") == 2 else f"{name}=={oldest}.*")
