@@ -453,7 +453,7 @@ def test_law_in_modules_that_are_no_pytrees():
 def test_the_users_model_keeps_its_classes_and_values():
     model = Net(nnx.Rngs(0))
     model.eval()
-    classes = [type(module) for _, module in nnx.iter_modules(model)]
+    classes = [type(module) for _, module in nnx.iter_graph(model)]
     values = jax.tree.map(jnp.copy, nnx.split(model)[1])
     before = model(BATCH)
     graphdef, state = nnx.split(model)
@@ -462,7 +462,7 @@ def test_the_users_model_keeps_its_classes_and_values():
     for _ in range(2):
         explain(state, IMAGE, TARGET)
     assert has_tags(apply_fn, state, IMAGE)
-    assert [type(module) for _, module in nnx.iter_modules(model)] == classes
+    assert [type(module) for _, module in nnx.iter_graph(model)] == classes
     assert nnx.split(model)[0] == graphdef
     chex.assert_trees_all_equal(nnx.split(model)[1], values)
     chex.assert_trees_all_equal(model(BATCH), before)

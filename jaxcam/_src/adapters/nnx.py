@@ -76,8 +76,8 @@ def _named_layers(model: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
     from flax import nnx
 
     shared = [_without_cycles(twins) for twins in nnx.find_duplicates(model)]
-    for path, layer in nnx.iter_modules(model):
-        if path and callable(layer):
+    for path, layer in nnx.iter_graph(model):
+        if path and isinstance(layer, nnx.Module) and callable(layer):
             names = ("/".join(map(str, alias)) for alias in _aliases(path, shared))
             yield tuple(names), layer
 
