@@ -92,6 +92,8 @@ from jaxcam._src.weights.smoothed import (
     smooth_grad_cam_plus_plus,
 )
 
+__version__ = "0.1.0"
+
 __all__ = [
     "CPU_COMPILER_OPTIONS",
     "Alpha",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "jaxcam"
 FLOORS = [
-    {"arithmetic", "base", "compiling", "names"},
+    {"arithmetic", "base", "compiling", "extras", "names"},
     {"cut", "scores", "maps", "render"},
     {"chunks"},
     {"derivatives", "sharding"},

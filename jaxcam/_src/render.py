@@ -6,6 +6,8 @@ from typing import IO
 import numpy as np
 from jaxtyping import ArrayLike, UInt8
 
+from jaxcam._src.extras import extra
+
 COLORMAP = "turbo"
 _PANEL_INCHES = 1.7
 
@@ -26,7 +28,8 @@ def overlay(
     Raises:
       ValueError: a shape, a range or `alpha` is none of these.
     """
-    from matplotlib import colormaps
+    with extra("cli"):
+        from matplotlib import colormaps
 
     picture, values = rgb(np.asarray(image)), np.asarray(heatmap, np.float32)
     if values.shape != picture.shape[:2]:

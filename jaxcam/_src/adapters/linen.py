@@ -8,6 +8,7 @@ from jaxtyping import Array, PyTree
 
 from jaxcam._src.base import ApplyFn
 from jaxcam._src.cut import batch_of_one, tag, without_batch
+from jaxcam._src.extras import extra
 
 
 def from_linen(
@@ -37,7 +38,8 @@ def from_linen(
     Raises:
       ValueError: `module` is no linen module.
     """
-    import flax.linen as nn
+    with extra("flax"):
+        import flax.linen as nn
 
     if not isinstance(module, nn.Module):
         raise ValueError(

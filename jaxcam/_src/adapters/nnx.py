@@ -9,6 +9,7 @@ from jaxtyping import Array, PyTree
 
 from jaxcam._src.base import ApplyFn
 from jaxcam._src.cut import batch_of_one, tag, without_batch
+from jaxcam._src.extras import extra
 
 
 def from_nnx(
@@ -40,7 +41,8 @@ def from_nnx(
       ValueError: `graphdef` is something else, such as the module itself; by `apply_fn`, where a
         layer is in training mode.
     """
-    from flax import nnx
+    with extra("flax"):
+        from flax import nnx
 
     if not isinstance(graphdef, nnx.GraphDef):
         raise ValueError(

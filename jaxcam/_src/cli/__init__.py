@@ -4,10 +4,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jaxcam import __version__
 from jaxcam._src.cli import audit, explain, lists, run
 from jaxcam._src.cli.model import METHODS
 from jaxcam._src.compiling import keep_programs
@@ -42,7 +42,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="jaxcam", description="Class activation maps for JAX and Flax.")
-    parser.add_argument("--version", action="version", version=version("jaxcam-xai"))
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     demo = commands.add_parser("demo", help="five methods on the bundled networks and images")

@@ -11,6 +11,7 @@ import numpy as np
 from jaxcam._src.adapters.linen import from_linen
 from jaxcam._src.base import Model
 from jaxcam._src.demo.canvases import SIDE, Box, Canvases
+from jaxcam._src.extras import extra
 
 FOLDER = Path(__file__).parent / "data"
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -35,7 +36,8 @@ def load_canvases(folder: Path = FOLDER) -> Canvases:
 
     None of their digits was trained on.
     """
-    from PIL import Image
+    with extra("cli"):
+        from PIL import Image
 
     entries = json.loads((folder / "canvases.json").read_text())
     images = [np.asarray(Image.open(folder / entry["file"])) for entry in entries]
@@ -72,7 +74,8 @@ def save_variables(folder: Path, name: str, variables: dict) -> None:
 
 
 def _model(name: str, activation: Callable[[jax.Array], jax.Array]) -> Model:
-    from jaxcam._src.demo.network import DigitNet
+    with extra("cli"):
+        from jaxcam._src.demo.network import DigitNet
 
     apply_fn = from_linen(DigitNet(activation), train=False)
     return Model(apply_fn, load_variables(name), _preprocess, NAMES)

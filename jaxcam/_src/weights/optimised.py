@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 
 from jaxcam._src.base import Tap
 from jaxcam._src.chunks import check_counts
+from jaxcam._src.extras import extra
 from jaxcam._src.maps import unit_range, upsample, weigh
 
 
@@ -28,7 +29,8 @@ def opti_cam(tap: Tap, *, steps: int = 100, learning_rate: float = 0.1) -> Float
     Raises:
       ValueError: `steps` is below 1.
     """
-    import optax
+    with extra("opti-cam"):
+        import optax
 
     check_counts(steps=steps)
     # Below every slope that matters, so that the root has a derivative where the slope is 0.
