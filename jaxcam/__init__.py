@@ -17,7 +17,7 @@ from jaxcam._src.base import Convention, Derivatives, Explanation, Layer, Model,
 from jaxcam._src.compiling import CPU_COMPILER_OPTIONS, compiler_options
 
 # Where a model is cut
-from jaxcam._src.cut import layers, split, tag
+from jaxcam._src.cut import layers, split, tag, to_logits
 
 # The bundled networks and images
 from jaxcam._src.demo.bundle import digits_relu, digits_silu, load_canvases
@@ -168,6 +168,7 @@ __all__ = [
     "structure",
     "tag",
     "tap",
+    "to_logits",
     "token_grid",
     "uniform",
     "unit_range",

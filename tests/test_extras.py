@@ -49,7 +49,7 @@ def test_what_needs_a_package_names_its_extra(without, package, extra, call):
 def test_the_command_line_names_its_extra_in_one_line(without, monkeypatch, capsys):
     for name in [n for n in sys.modules if n.startswith("jaxcam._src.cli")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delattr(jaxcam._src, "cli", raising=False)
+    monkeypatch.delattr(sys.modules["jaxcam._src"], "cli", raising=False)
     without("rich")
     assert command_line.main() == 2
     assert capsys.readouterr().err == (

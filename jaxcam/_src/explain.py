@@ -1,5 +1,6 @@
 """The whole path: split the model, tap it, weigh the channels, combine, upsample."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +20,8 @@ from jaxcam._src.base import (
     WeightsFn,
 )
 from jaxcam._src.conventions.paper import paper
-from jaxcam._src.cut import split
-from jaxcam._src.scores import likeliest, logit
+from jaxcam._src.cut import ending, split
+from jaxcam._src.scores import likeliest, logit, wants_logits
 from jaxcam._src.weights.gradient import grad_cam
 
 
@@ -123,6 +124,8 @@ def tap(
         if target is None and isinstance(logits, jax.Array) and logits.ndim == 1:
             target = likeliest(score_fn, logits)
         _check_score(score_fn, logits, target)
+        if wants_logits(score_fn):
+            _warn_of_probabilities(ending(head, activations))
         return Tap(
             activations=activations,
             score_activations=lambda activations: score_fn(head(activations), target),
@@ -137,6 +140,17 @@ def tap(
         )
 
     return tap_at(image, target, score_fn)
+
+
+def _warn_of_probabilities(ending: str | None) -> None:
+    """Where probabilities saturate, the gradient of what is taken for a logit is rounding."""
+    if ending:
+        warnings.warn(
+            f"the model ends in a {ending}, so that it returns probabilities where the score wants "
+            "logits; give jaxcam.to_logits(apply_fn), the same model without it, or a score_fn of "
+            "your own",
+            stacklevel=4,
+        )
 
 
 def _applied(

@@ -165,6 +165,12 @@ def likeliest(score_fn: Callable[..., Any], logits: Float[Array, "*classes"]) ->
     return jnp.argmax(logits)
 
 
+def wants_logits(score_fn: Callable[..., Any]) -> bool:
+    """Whether this is a score of this module, whose formula is one of logits."""
+    score_fn = score_fn.func if isinstance(score_fn, functools.partial) else score_fn
+    return getattr(score_fn, "__module__", None) == __name__
+
+
 _BINARY = (binary_logit, binary_probability, binary_log_probability)
 
 

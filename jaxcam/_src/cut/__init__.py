@@ -13,12 +13,22 @@ import jax.core
 from jaxtyping import Array, Float, PyTree
 
 from jaxcam._src.base import ApplyFn, HeadFn, Layer, SplitFn
+from jaxcam._src.cut.ending import ending, to_logits
 from jaxcam._src.cut.find import choose, find_hits
 from jaxcam._src.cut.partition import partition
 from jaxcam._src.cut.replay import replay
 from jaxcam._src.cut.tag import batch_of_one, tag, without_batch
 
-__all__ = ["batch_of_one", "hoisted", "layers", "split", "tag", "without_batch"]
+__all__ = [
+    "batch_of_one",
+    "ending",
+    "hoisted",
+    "layers",
+    "split",
+    "tag",
+    "to_logits",
+    "without_batch",
+]
 
 
 def layers(apply_fn: ApplyFn, variables: PyTree, image: Any) -> tuple[Layer, ...]:

@@ -25,7 +25,7 @@ def replay(
 ) -> list[Any]:
     """Runs a program in the current trace: calls inlined, tags dropped but the one `wanted`.
 
-    `finish_fn` may change what an equation, no call, returns.
+    `finish_fn` may change what an equation, no call, returns; for a tag that is its input.
     """
     jaxpr = closed.jaxpr
     names = [*jaxpr.constvars, *jaxpr.invars]
@@ -53,7 +53,7 @@ def _replay_equation(
 ) -> Sequence[Any]:
     kind = eqn.primitive.name
     if eqn.primitive is tag_p:
-        return [tag_p.bind(inputs[0], name=CUT, leaf=0)] if wanted else inputs
+        return _marked(inputs) if wanted else finish_fn(eqn, inputs)
     if wanted and kind == "scan":
         return _replay_scan(eqn, wanted, inputs)
     if kind in (OPENED if wanted else inlined):
@@ -64,6 +64,10 @@ def _replay_equation(
         ]
     values = {v: x for v, x in zip(eqn.invars, inputs, strict=True) if is_variable(v)}
     return finish_fn(eqn, jax.core.eval_jaxpr(alone(eqn), (), *values.values()))
+
+
+def _marked(inputs: list[Any]) -> list[Any]:
+    return [tag_p.bind(inputs[0], name=CUT, leaf=0)]
 
 
 def _replay_scan(eqn: Any, wanted: Wanted, inputs: list[Any]) -> list[Any]:

@@ -1,0 +1,143 @@
+"""What a program ends in: a softmax or a sigmoid, and the logits before it."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.core
+from jaxtyping import Array, PyTree
+
+from jaxcam._src.base import ApplyFn, HeadFn
+from jaxcam._src.cut.programs import CALLS, alone, is_variable, programs_in
+from jaxcam._src.cut.replay import replay
+from jaxcam._src.cut.tag import tag_p
+
+# What may stand between a softmax and the end: numbers only move.
+_MOVES = frozenset(
+    "squeeze reshape slice dynamic_slice transpose broadcast_in_dim convert_element_type copy "
+    "sharding_constraint jaxcam_tag".split()
+)
+_SPREADS = _MOVES | {"reduce_max", "reduce_sum", "stop_gradient", "max"}
+
+
+class Ending(NamedTuple):
+    """How a program ends.
+
+    Attributes:
+      name: "softmax" or "sigmoid".
+      logits: the variable before it.
+      moves: the equations that follow it, in order.
+    """
+
+    name: str
+    logits: Any
+    moves: tuple[Any, ...]
+
+
+def ending(head: HeadFn, activations: Array) -> str | None:
+    """Whether a head, whose calls are opened, ends in a "softmax" or a "sigmoid"."""
+    found = _ending(jax.make_jaxpr(head)(activations).jaxpr)
+    return found.name if found else None
+
+
+def to_logits(apply_fn: ApplyFn) -> ApplyFn:
+    """The same model without the softmax or the sigmoid that it ends in, which stays as it is.
+
+    Under a saturated softmax the probabilities are 0 and 1 to all digits, and their gradient is
+    rounding; the logits are exact.
+
+    Args:
+      apply_fn: `(variables, image) -> probabilities [classes]`.
+
+    Returns:
+      `(variables, image) -> logits [classes]`, with the same layers.
+
+    Raises:
+      ValueError: by the result, where the program of the model shows no softmax and no sigmoid at
+        its end.
+    """
+
+    def logits_fn(variables: PyTree, image: Array) -> Array:
+        traced = jax.make_jaxpr(apply_fn)(variables, image)
+        inlined = functools.partial(replay, traced, None, finish_fn=_tagged_again)
+        arguments = jax.tree.leaves((variables, image))
+        program = jax.make_jaxpr(inlined)(arguments)
+        found = _ending(program.jaxpr)
+        if found is None:
+            raise ValueError(
+                "the model shows no softmax and no sigmoid at its end; if it returns logits, leave "
+                "out jaxcam.to_logits, else let apply_fn return them (adapters: output_fn=)"
+            )
+        before = program.jaxpr.replace(outvars=[found.logits])
+        (value,) = jax.core.eval_jaxpr(before, program.consts, *arguments)
+        for move in found.moves:
+            (value,) = jax.core.eval_jaxpr(alone(move), (), value)
+        return value
+
+    return logits_fn
+
+
+def _tagged_again(eqn: Any, outputs: Sequence[Any]) -> Sequence[Any]:
+    return [tag_p.bind(*outputs, **eqn.params)] if eqn.primitive is tag_p else outputs
+
+
+def _ending(jaxpr: Any) -> Ending | None:
+    if len(jaxpr.outvars) != 1:
+        return None
+    makers, moves = {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars}, []
+    result = jaxpr.outvars[0]
+    while is_variable(result) and result in makers:
+        eqn = makers[result]
+        kind = eqn.primitive.name
+        if kind not in _MOVES or sum(map(is_variable, eqn.invars)) != 1:
+            found = _squashed(eqn, makers)
+            return found and Ending(*found, tuple(reversed(moves)))
+        moves.append(eqn)
+        result = eqn.invars[0]
+    return None
+
+
+def _squashed(eqn: Any, makers: dict[Any, Any]) -> tuple[str, Any] | None:
+    """The kind of an equation that squashes logits, and these."""
+    kind = eqn.primitive.name
+    if kind == "logistic":
+        return "sigmoid", eqn.invars[0]
+    if kind == "div":
+        logits = _softened(eqn, makers)
+        return ("softmax", logits) if logits is not None else None
+    if kind in CALLS or kind == "custom_jvp_call":
+        body = next(programs_in(eqn))
+        found = _ending(body)
+        if found and not found.moves and found.logits in body.invars:
+            return found.name, eqn.invars[body.invars.index(found.logits)]
+    return None
+
+
+def _softened(eqn: Any, makers: dict[Any, Any]) -> Any:
+    """The `x` of `exp(x - m) / sum(exp(x - m))`, with an `m` that is the same for all of a sum."""
+    numerator, denominator = eqn.invars
+    exp, total = makers.get(numerator), _origin(denominator, makers, "reduce_sum")
+    if exp is None or exp.primitive.name != "exp" or total is None:
+        return None
+    summed = makers.get(total.invars[0])  # the same numbers, though perhaps computed again
+    if summed is None or (summed.primitive, summed.invars) != (exp.primitive, exp.invars):
+        return None
+    power = exp.invars[0]
+    shift = makers.get(power)
+    if shift is None or shift.primitive.name != "sub":
+        return power
+    is_shared = _origin(shift.invars[1], makers, "reduce_max") is not None
+    return shift.invars[0] if is_shared else power
+
+
+def _origin(v: Any, makers: dict[Any, Any], kind: str) -> Any:
+    """The equation of this kind that a value comes from, by spreading alone."""
+    while is_variable(v) and v in makers:
+        eqn = makers[v]
+        if eqn.primitive.name == kind:
+            return eqn
+        if eqn.primitive.name not in _SPREADS:
+            return None
+        v = next((w for w in eqn.invars if is_variable(w)), None)
+    return None

@@ -1,0 +1,127 @@
+"""Models that end in a softmax or a sigmoid: found out, said, and undone exactly."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from models import image, plain
+
+import jaxcam
+
+
+def _moved(x):
+    """A softmax with a batch axis, another dtype, and numbers that only move behind it."""
+    return jax.nn.softmax(x[None].astype(jnp.float32), axis=-1)[0].reshape(1, -1).squeeze(0)
+
+
+def _by_hand(x):
+    return jnp.exp(x) / jnp.exp(x).sum()
+
+
+def _shifted(x):
+    e = jnp.exp(x - jax.lax.stop_gradient(x.max()))
+    return e / e.sum()
+
+
+@jax.custom_jvp
+def _custom(x):
+    return jax.nn.softmax(x)
+
+
+_custom.defjvp(lambda x, t: jax.jvp(jax.nn.softmax, x, t))
+
+SOFTMAXES = {
+    "jax.nn": jax.nn.softmax,
+    "moved": _moved,
+    "by hand": _by_hand,
+    "shifted": _shifted,
+    "in a jit": jax.jit(jax.nn.softmax),
+    "in two": jax.jit(jax.jit(_moved)),
+    "custom_jvp": _custom,
+}
+
+
+def _ending_in(squash, lead=1.0):
+    return lambda variables, x: squash(plain().apply_fn(variables, x) * lead)
+
+
+@pytest.mark.parametrize("lead", [1.0, 60.0])
+@pytest.mark.parametrize("name", SOFTMAXES)
+def test_the_logits_before_a_softmax_are_explained_as_such(name, lead):
+    case = plain()
+    model, wanted = _ending_in(SOFTMAXES[name], lead), _ending_in(lambda z: z, lead)
+    for apply_fn in (model, jax.jit(model)):
+        logits_fn = jaxcam.to_logits(apply_fn)
+        np.testing.assert_allclose(
+            logits_fn(case.variables, case.image), wanted(case.variables, case.image), rtol=1e-6
+        )
+        found, exact = (
+            jax.jit(jaxcam.explainer(f, "block2"))(case.variables, case.image).weights
+            for f in (logits_fn, wanted)
+        )
+        np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-7)
+
+
+def test_the_layers_and_the_model_stay():
+    class Network(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.remat(nn.Conv)(4, (3, 3), name="conv")(x)
+            return nn.softmax(nn.Dense(5, name="dense")(x.mean((1, 2))))
+
+    apply_fn = jaxcam.from_linen(Network())
+    variables = Network().init(jax.random.key(0), image()[None])
+    before = apply_fn(variables, image())
+    logits_fn = jaxcam.to_logits(apply_fn)
+    assert jaxcam.layers(logits_fn, variables, image()) == jaxcam.layers(
+        apply_fn, variables, image()
+    )
+    np.testing.assert_allclose(jax.nn.softmax(logits_fn(variables, image())), before, rtol=1e-6)
+    np.testing.assert_array_equal(apply_fn(variables, image()), before)
+
+
+def test_the_logits_before_a_sigmoid():
+    case = plain()
+    logits_fn = jaxcam.to_logits(_ending_in(jax.nn.sigmoid, 60.0))
+    wanted = _ending_in(lambda z: z, 60.0)(case.variables, case.image)
+    np.testing.assert_allclose(logits_fn(case.variables, case.image), wanted, rtol=1e-6)
+
+
+def _attention_like(x):
+    return jax.nn.softmax(x) * 2
+
+
+def _with_a_sink(x):
+    e = jnp.exp(x)
+    return e / (1 + e.sum())
+
+
+@pytest.mark.parametrize(
+    "squash", [lambda z: z, jax.nn.log_softmax, _attention_like, _with_a_sink, jnp.tanh]
+)
+def test_what_ends_otherwise_is_refused_and_no_word_is_said(squash):
+    case = plain()
+    with pytest.raises(ValueError, match=r"no softmax and no sigmoid at its end"):
+        jaxcam.to_logits(_ending_in(squash))(case.variables, case.image)
+    jaxcam.explainer(_ending_in(squash), "block2")(case.variables, case.image)
+
+
+@pytest.mark.parametrize("squash", [*SOFTMAXES.values(), jax.nn.sigmoid])
+@pytest.mark.parametrize("score_fn", [jaxcam.logit, functools.partial(jaxcam.finer, references=2)])
+def test_a_score_of_logits_warns_of_probabilities(squash, score_fn):
+    case = plain()
+    explain = jaxcam.explainer(jax.jit(_ending_in(squash)), "block2", score_fn=score_fn)
+    for explain_fn in (explain, jax.jit(explain)):
+        with pytest.warns(UserWarning, match=r"ends in a (softmax|sigmoid).*jaxcam\.to_logits"):
+            explain_fn(case.variables, case.image)
+
+
+def test_a_score_of_ones_own_may_take_probabilities():
+    case = plain()
+    explain = jaxcam.explainer(
+        _ending_in(jax.nn.softmax), "block2", score_fn=lambda p, target: p[target]
+    )
+    assert np.isfinite(explain(case.variables, case.image, 1).heatmap).all()
