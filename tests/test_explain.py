@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models import CLASSES, plain
+from models import CLASSES, image, plain
 
 import jaxcam
 
@@ -259,3 +259,24 @@ def test_a_tag_with_a_batch_axis_is_refused_with_the_line_that_mends_it():
 def test_a_narrow_picture_is_taken(size):
     found = jaxcam.explainer(lambda _, x: jaxcam.tag(x, "x").mean((0, 1)), "x")({}, jnp.ones(size))
     assert found.heatmap.shape == size[:-1]
+
+
+def _siamese(other):
+    """The same layer for two images of unlike sizes."""
+
+    def apply_fn(variables, image):
+        towers = (plain().apply_fn(variables, x) for x in (image, other))
+        return jnp.stack([jnp.vdot(*towers)])
+
+    return apply_fn
+
+
+def test_each_image_of_a_siamese_network_is_explained_at_its_own_size():
+    case, other = plain(), image(seed=5, size=(20, 8))
+    for given, beside in ((case.image, other), (other, case.image)):
+        first = jaxcam.split(_siamese(beside), "block2", occurrence=0)
+        found = jaxcam.explainer(_siamese(beside), first)(case.variables, given)
+        assert found.heatmap.shape == given.shape[:2]
+        second = jaxcam.split(_siamese(beside), "block2", occurrence=1)
+        with pytest.raises(ValueError, match=r"does not depend on the image.*make that input the"):
+            jaxcam.explainer(_siamese(beside), second)(case.variables, given)

@@ -40,6 +40,24 @@ class Layer:
     leaf: int = 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """What follows a layer, `activations -> logits`, and what its program shows.
+
+    Attributes:
+      run: the function.
+      ending: "softmax" or "sigmoid" where the model ends in one, and so returns no logits.
+      sees_image: whether the activations depend on the image that the model was given.
+    """
+
+    run: "HeadFn"
+    ending: str | None
+    sees_image: bool
+
+    def __call__(self, activations: Array) -> Any:
+        return self.run(activations)
+
+
 class Derivatives(NamedTuple):
     """Derivatives of a scalar function along each coordinate alone, each shaped as the point.
 

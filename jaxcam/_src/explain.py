@@ -14,13 +14,14 @@ from jaxcam._src.base import (
     Convention,
     Explanation,
     FuseFn,
+    Head,
     ScoreFn,
     SplitFn,
     Tap,
     WeightsFn,
 )
 from jaxcam._src.conventions.paper import paper
-from jaxcam._src.cut import ending, split
+from jaxcam._src.cut import split
 from jaxcam._src.scores import likeliest, logit, wants_logits
 from jaxcam._src.weights.gradient import grad_cam
 
@@ -50,10 +51,11 @@ def explainer(
 
     Returns:
       `explain(variables, image, target=None) -> Explanation`, for an image `[*spatial, C]` as the
-      model takes it. `target` is what `score_fn` takes, a class index for those of this library;
-      None is the class of the largest logit, where the model returns a vector (of a binary score,
-      1 where the logit is positive). The caller jits, vmaps and shards. Inside a trace a target
-      that is no class cannot be refused: then the heatmap is NaN.
+      model takes it. The heatmap has its size, whatever else the model looks at: to explain
+      another input, make that one the image. `target` is what `score_fn` takes, a class index for
+      those of this library; None is the class of the largest logit, where the model returns a
+      vector (of a binary score, 1 where the logit is positive). The caller jits, vmaps and shards.
+      Inside a trace a target that is no class cannot be refused: then the heatmap is NaN.
 
     Raises:
       ValueError: no layer was given; by `explain`, where the image, the target or the layer
@@ -124,8 +126,8 @@ def tap(
         if target is None and isinstance(logits, jax.Array) and logits.ndim == 1:
             target = likeliest(score_fn, logits)
         _check_score(score_fn, logits, target)
-        if wants_logits(score_fn):
-            _warn_of_probabilities(ending(head, activations))
+        if isinstance(head, Head):
+            _check_shown(head, score_fn, layer)
         return Tap(
             activations=activations,
             score_activations=lambda activations: score_fn(head(activations), target),
@@ -142,13 +144,19 @@ def tap(
     return tap_at(image, target, score_fn)
 
 
-def _warn_of_probabilities(ending: str | None) -> None:
-    """Where probabilities saturate, the gradient of what is taken for a logit is rounding."""
-    if ending:
+def _check_shown(head: Head, score_fn: ScoreFn, layer: str | SplitFn) -> None:
+    """Refuses a layer of another input, and warns of probabilities, whose gradient saturates."""
+    if not head.sees_image:
+        name = f"layer {layer!r}" if isinstance(layer, str) else "the layer"
+        raise ValueError(
+            f"what {name} returns does not depend on the image that is explained, but on another "
+            "input of the model; choose another layer or occurrence=, or make that input the image"
+        )
+    if head.ending and wants_logits(score_fn):
         warnings.warn(
-            f"the model ends in a {ending}, so that it returns probabilities where the score wants "
-            "logits; give jaxcam.to_logits(apply_fn), the same model without it, or a score_fn of "
-            "your own",
+            f"the model ends in a {head.ending}, so that it returns probabilities where the score "
+            "wants logits; give jaxcam.to_logits(apply_fn), the same model without it, or a "
+            "score_fn of your own",
             stacklevel=4,
         )
 

@@ -1,5 +1,6 @@
 """Tokens as a grid: what turns a transformer's layer into a place for class activation maps."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from jaxcam._src.base import ApplyFn, HeadFn, SplitFn
+from jaxcam._src.base import ApplyFn, Head, HeadFn, SplitFn
 from jaxcam._src.cut import split
 from jaxcam._src.derivatives.structure import depends
 
@@ -59,6 +60,8 @@ def token_grid(
 
         activations = tokens[first:].reshape(*shape, -1)
         _check_reach(grid_head, activations, layer)
+        if isinstance(head, Head):
+            return activations, dataclasses.replace(head, run=grid_head)
         return activations, grid_head
 
     return split_fn

@@ -12,16 +12,15 @@ import jax
 import jax.core
 from jaxtyping import Array, Float, PyTree
 
-from jaxcam._src.base import ApplyFn, HeadFn, Layer, SplitFn
-from jaxcam._src.cut.ending import ending, to_logits
+from jaxcam._src.base import ApplyFn, Head, HeadFn, Layer, SplitFn
+from jaxcam._src.cut.ending import name_of_ending, to_logits
 from jaxcam._src.cut.find import choose, find_hits
-from jaxcam._src.cut.partition import partition
+from jaxcam._src.cut.partition import partition, reaches
 from jaxcam._src.cut.replay import replay
 from jaxcam._src.cut.tag import batch_of_one, tag, without_batch
 
 __all__ = [
     "batch_of_one",
-    "ending",
     "hoisted",
     "layers",
     "split",
@@ -83,7 +82,9 @@ def split(
             outputs = jax.core.eval_jaxpr(head, program.consts, *inputs)
             return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
-        return activations, head_fn
+        own = prefix.invars[len(arguments) - len(jax.tree.leaves(image)) :]
+        sees_image = reaches(prefix, own, prefix.outvars[0])
+        return activations, Head(head_fn, name_of_ending(head), sees_image)
 
     return split_fn
 

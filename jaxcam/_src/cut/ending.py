@@ -8,7 +8,7 @@ import jax
 import jax.core
 from jaxtyping import Array, PyTree
 
-from jaxcam._src.base import ApplyFn, HeadFn
+from jaxcam._src.base import ApplyFn
 from jaxcam._src.cut.programs import CALLS, alone, is_variable, programs_in
 from jaxcam._src.cut.replay import replay
 from jaxcam._src.cut.tag import tag_p
@@ -35,9 +35,9 @@ class Ending(NamedTuple):
     moves: tuple[Any, ...]
 
 
-def ending(head: HeadFn, activations: Array) -> str | None:
-    """Whether a head, whose calls are opened, ends in a "softmax" or a "sigmoid"."""
-    found = _ending(jax.make_jaxpr(head)(activations).jaxpr)
+def name_of_ending(jaxpr: Any) -> str | None:
+    """Whether a program, whose calls are opened, ends in a "softmax" or a "sigmoid"."""
+    found = _ending(jaxpr)
     return found.name if found else None
 
 

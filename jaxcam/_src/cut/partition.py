@@ -56,6 +56,15 @@ def _sort(jaxpr: Any) -> tuple[list, Any, list]:
     return early, cut, late
 
 
+def reaches(jaxpr: Any, sources: Sequence[Any], sink: Any) -> bool:
+    """Whether a value depends on any of the sources."""
+    reached = {*sources}
+    for eqn in jaxpr.eqns:
+        if any(v in reached for v in eqn.invars if is_variable(v)):
+            reached.update(eqn.outvars)
+    return is_variable(sink) and sink in reached
+
+
 def live(eqns: Sequence[Any], outputs: Sequence[Any]) -> tuple[list, dict]:
     """The equations that the outputs need, and the variables that those need from outside."""
     needed = dict.fromkeys(v for v in outputs if is_variable(v))
