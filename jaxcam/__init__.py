@@ -11,7 +11,7 @@ from jaxcam._src.audit.attack import shift_logits
 from jaxcam._src.audit.verdict import verdict
 
 # Records
-from jaxcam._src.base import Convention, Derivatives, Explanation, Layer, Model, Tap
+from jaxcam._src.base import Convention, Derivatives, Explanation, Layer, Model, ModelWarning, Tap
 
 # How it is compiled
 from jaxcam._src.compiling import CPU_COMPILER_OPTIONS, compiler_options
@@ -103,6 +103,7 @@ __all__ = [
     "Explanation",
     "Layer",
     "Model",
+    "ModelWarning",
     "Structure",
     "Tap",
     "ablation_cam",

@@ -20,6 +20,10 @@ Key: TypeAlias = PRNGKeyArray | UInt32[Array, "words"]  # of jax.random, of eith
 FuseFn: TypeAlias = Callable[[Any], Array]  # heatmaps [layers, *spatial] -> [*spatial]
 
 
+class ModelWarning(UserWarning):
+    """A model is used in a way that gives numbers without the meaning that they seem to have."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Layer:
     """A place where a model can be cut.

@@ -15,6 +15,7 @@ from jaxcam._src.base import (
     Explanation,
     FuseFn,
     Head,
+    ModelWarning,
     ScoreFn,
     SplitFn,
     Tap,
@@ -157,6 +158,7 @@ def _check_shown(head: Head, score_fn: ScoreFn, layer: str | SplitFn) -> None:
             f"the model ends in a {head.ending}, so that it returns probabilities where the score "
             "wants logits; give jaxcam.to_logits(apply_fn), the same model without it, or a "
             "score_fn of your own",
+            ModelWarning,
             stacklevel=4,
         )
 

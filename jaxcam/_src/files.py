@@ -1,10 +1,8 @@
 """Reading what the command line is given, and writing whole files or none."""
 
 import contextlib
-import importlib
 import os
 import socket
-import sys
 import tempfile
 import traceback
 from collections import Counter
@@ -12,12 +10,12 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxcam._src.base import Model
 from jaxcam._src.names import no_such
+
+_LONGEST_NAME = 255  # bytes, of the usual file systems
 
 
 class UsageError(Exception):
@@ -31,41 +29,10 @@ def one_line(what: str) -> Iterator[None]:
         yield
     except (ValueError, UsageError) as error:  # ours, and made to be read
         raise UsageError(f"{what}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{place.filename}:{place.lineno}"
         raise UsageError(f"{what}: {type(error).__name__}: {error} ({where})") from error
-
-
-def load_model(spec: str) -> Model:
-    """Calls the factory `package.module:factory`, found from the working directory too.
-
-    Raises:
-      UsageError: there is no such factory, it fails, it returns no `Model`, or the variables are
-        not finite.
-    """
-    name, _, attribute = spec.partition(":")
-    if not (name and attribute):
-        raise UsageError(f"model {spec!r}: wanted package.module:factory, such as mynet:load")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    with one_line(f"model {spec!r} did not load"):
-        model = getattr(importlib.import_module(name), attribute)()
-    if not isinstance(model, Model):
-        raise UsageError(
-            f"model {spec!r} returned {type(model).__name__}; wanted a jaxcam.Model(apply_fn, "
-            "variables, preprocess, class_names)"
-        )
-    if not all(isinstance(name, str) for name in model.class_names):
-        raise UsageError(f"model {spec!r}: class_names must be strings, one per logit")
-    for path, leaf in jax.tree.leaves_with_path(model.variables):
-        is_inexact = jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
-        if is_inexact and not np.isfinite(np.asarray(leaf)).all():  # which compiles nothing
-            raise UsageError(
-                f"model {spec!r}: {jax.tree_util.keystr(path)} holds NaN or infinity; load other "
-                "weights"
-            )
-    return model
 
 
 def find_class(text: str, names: Sequence[str]) -> int:
@@ -91,7 +58,17 @@ def check_images(paths: Sequence[Path]) -> None:
         if count > 1:
             raise UsageError(f"{count} images are named {name!r}, and so would be what is written")
     for path in paths:
+        check_name(f"{path.stem}_overlay.png")
         open_image(path)
+
+
+def check_name(name: str) -> None:
+    """Refuses a name of a file to write that file systems do not take."""
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        raise UsageError(
+            f"what is written would be named {name!r}, of more than {_LONGEST_NAME} bytes; give "
+            "the image a shorter name"
+        )
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -124,6 +101,8 @@ def open_image(path: Path) -> Any:
     from PIL import Image, ImageOps
 
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is no regular file")
         with Image.open(path) as image:
             if image.mode in ("I", "F"):
                 raise ValueError("it holds 32-bit numbers of no known range; save it with 8 or 16")
@@ -141,7 +120,22 @@ def preprocessed(model: Model, path: Path) -> np.ndarray:
     """An image as the model takes it."""
     picture = open_image(path)
     with one_line(f"preprocess of {path}"):
-        return np.asarray(model.preprocess(picture))
+        return as_the_model_takes_it(model, picture)
+
+
+def as_the_model_takes_it(model: Model, picture: Any) -> np.ndarray:
+    """What `preprocess` makes of a picture.
+
+    Raises:
+      UsageError: that is no image.
+    """
+    image = np.asarray(model.preprocess(picture))
+    if image.dtype.kind not in "fiubV" or image.ndim < 2:  # V: bfloat16 and its like
+        raise UsageError(
+            f"preprocess returned {image.dtype}{list(image.shape)}; wanted an image [*spatial, C] "
+            "of floating-point numbers"
+        )
+    return image
 
 
 def writable_folder(folder: Path) -> Path:
@@ -153,11 +147,19 @@ def writable_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UsageError(
-            f"cannot write to {folder}: {error.strerror}; choose another --out"
-        ) from error
+    except (OSError, ValueError) as error:  # a ValueError for a name with a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot write to {folder}: {reason}; choose another --out") from error
     return folder
+
+
+@contextlib.contextmanager
+def all_or_none(folder: Path) -> Iterator[Path]:
+    """A folder to write files to that appear in `folder` together at the end, or not at all."""
+    with tempfile.TemporaryDirectory(prefix=".jaxcam-", dir=folder) as part:
+        yield Path(part)
+        for path in sorted(Path(part).iterdir()):
+            path.replace(folder / path.name)
 
 
 @contextlib.contextmanager
@@ -167,7 +169,7 @@ def whole_file(path: Path, writer: str = "") -> Iterator[IO[bytes]]:
     `writer` tells those apart who write the same file at once: this process, if not given.
     """
     writer = writer or f"{socket.gethostname()}-{os.getpid()}"
-    part = path.with_name(f".{path.name}.{writer}.part")
+    part = path.with_name(f".{path.name[: _LONGEST_NAME // 3]}.{writer}.part")
     try:
         with part.open("wb") as file:
             yield file

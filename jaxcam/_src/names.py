@@ -1,9 +1,23 @@
-"""What to say of a name that is not known."""
+"""Names as text: how they are shown, and what to say of one that is not known."""
 
 import difflib
+import sys
 from collections.abc import Iterable
 
 _LISTED = 20
+
+
+def printable(text: str, highest: int = sys.maxunicode) -> str:
+    """The text with everything escaped that a terminal might obey or cannot show.
+
+    Args:
+      text: such as the name of a file.
+      highest: the last code point that can be shown.
+    """
+    return "".join(
+        c if c.isprintable() and ord(c) <= highest else c.encode("unicode_escape").decode()
+        for c in text
+    )
 
 
 def no_such(kind: str, name: str, known: Iterable[str]) -> str:

@@ -7,9 +7,12 @@ import numpy as np
 from jaxtyping import ArrayLike, UInt8
 
 from jaxcam._src.extras import extra
+from jaxcam._src.names import printable
 
 COLORMAP = "turbo"
 _PANEL_INCHES = 1.7
+_LATIN = 255  # the last character that the font surely has
+_LINE, _LINES = 26, 3  # letters and lines that fit below a panel
 
 
 def overlay(
@@ -104,7 +107,7 @@ def save_audit(
         axis.set_title(title, fontsize=8)
     for row, (label, picture, maps), (closed, exact) in zip(axes, rows, alphas, strict=True):
         row[0].imshow(rgb(picture))
-        row[0].set_xlabel(label, fontsize=7)
+        row[0].set_xlabel(_lines(label), fontsize=7, parse_math=False)
         for axis, name in zip(row[1:-1], names, strict=True):
             axis.imshow(np.asarray(maps[name]), cmap=COLORMAP, vmin=0, vmax=1)
         for axis in row[:-1]:
@@ -119,6 +122,15 @@ def save_audit(
         row[-1].tick_params(which="both", labelsize=6)
     axes[0, -1].legend(fontsize=6)
     figure.savefig(file, format="png")
+
+
+def _lines(label: str) -> str:
+    """A label below a narrow picture: escaped what the font may lack, broken what is long."""
+    shown = printable(label, _LATIN)
+    if len(shown) > _LINES * _LINE:
+        half = _LINES * _LINE // 2
+        shown = f"{shown[: half - 3]}...{shown[-half:]}"
+    return "\n".join(shown[i : i + _LINE] for i in range(0, len(shown), _LINE))
 
 
 def rgb(image: np.ndarray) -> np.ndarray:

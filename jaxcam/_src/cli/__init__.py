@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxcam import __version__
-from jaxcam._src.cli import audit, explain, lists, run
+from jaxcam._src.cli import audit, explain, lists, run, streams
 from jaxcam._src.cli.model import METHODS
 from jaxcam._src.compiling import keep_programs
 from jaxcam._src.files import UsageError
+from jaxcam._src.names import printable
 
 __all__ = ["METHODS", "main"]
 
@@ -20,24 +21,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-      The exit code: 0, 1 where images were skipped, 2 for bad input, 130 after an interrupt.
+      The exit code: 0, 1 where images were skipped, 2 for bad input and for output that cannot be
+      written, 130 after an interrupt.
     """
-    options = _parser().parse_args(arguments)
-    keep_programs()
-    try:
-        code = options.command(options)
-    except UsageError as error:
-        print(f"jaxcam: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("jaxcam: interrupted", file=sys.stderr)
-        return 130
-    return code or 0
+    with streams.any_terminal():
+        options = _parser().parse_args(arguments)
+        keep_programs()
+        try:
+            code = options.command(options)
+            sys.stdout.flush()
+        except UsageError as error:
+            streams.complain(error)
+            return 2
+        except KeyboardInterrupt:
+            streams.complain("interrupted")
+            return 130
+        except OSError as error:
+            return _not_written(error)
+        return code or 0
+
+
+def _not_written(error: OSError) -> int:
+    """Says what could not be written; nothing, where the reader of the output went away."""
+    streams.give_up_output()
+    if not isinstance(error, BrokenPipeError):
+        streams.complain(f"cannot write {error.filename or 'the output'}: {error.strerror}")
+    return 2
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {printable(message)}; see {self.prog} --help\n")
 
 
 def _parser() -> argparse.ArgumentParser:

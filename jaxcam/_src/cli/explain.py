@@ -11,6 +11,7 @@ from PIL import Image
 
 from jaxcam._src import files
 from jaxcam._src.base import Explanation, Model
+from jaxcam._src.cli.factory import load_model
 from jaxcam._src.cli.model import (
     displayed,
     method_of,
@@ -18,6 +19,7 @@ from jaxcam._src.cli.model import (
     tracked,
     try_shapes,
 )
+from jaxcam._src.cli.streams import say
 from jaxcam._src.compiling import compiler_options
 from jaxcam._src.cut import split
 from jaxcam._src.explain import explainer
@@ -30,7 +32,7 @@ _TOP = 5
 def run(options: argparse.Namespace) -> None:
     """Explains images, and writes an overlay and a map for each, and a record of all."""
     method = method_of(options)
-    model = files.load_model(options.model)
+    model = load_model(options.model)
     target = target_of(options, model)
     split_fn = split(model.apply_fn, options.layer, occurrence=options.occurrence)
     explain = explainer(model.apply_fn, split_fn, method)
@@ -38,16 +40,20 @@ def run(options: argparse.Namespace) -> None:
     try_shapes(explain, model, target)
     files.check_images(options.images)
     folder = files.writable_folder(options.out)
-    records = []
-    for path in tracked(options.images, "explaining"):
-        image = files.preprocessed(model, path)
-        explanation = jax.device_get(explain(model.variables, image, target))
-        records.append(_write(folder, path, image, explanation, model))
     kept = ("model", "layer", "occurrence", "method", "seed")
     settings = {name: getattr(options, name) for name in kept}
-    with files.whole_file(folder / "explanations.json") as file:
-        file.write(json.dumps({**settings, "images": records}, indent=1).encode())
-    print(f"numbers: {folder / 'explanations.json'}")
+    records = []
+    with files.all_or_none(folder) as part:
+        for path in tracked(options.images, "explaining"):
+            image = files.preprocessed(model, path)
+            with files.one_line(f"cannot explain {path}"):
+                explanation = jax.device_get(explain(model.variables, image, target))
+            records.append(_write(part, path, image, explanation, model))
+        with files.whole_file(part / "explanations.json") as file:
+            file.write(json.dumps({**settings, "images": records}, indent=1).encode())
+    for record in records:
+        _say(record, folder)
+    say(f"numbers: {folder / 'explanations.json'}")
 
 
 def _write(
@@ -64,19 +70,22 @@ def _write(
         Image.fromarray(picture).save(file, "PNG")
     with files.whole_file(cam_path) as file:
         np.save(file, np.asarray(explanation.cam, np.float32))  # NumPy cannot read bfloat16
-    top = _likeliest(explanation.logits, model)
-    target = model.class_names[int(explanation.target)]
-    answers = ", ".join(f"{answer['name']} {answer['probability']:.1%}" for answer in top)
-    print(f"{path}: {answers}; explained: {target}; {overlay_path}, {cam_path}")
+    target = int(explanation.target)
     return {
         "image": str(path),
-        "target": {"class": int(explanation.target), "name": target},
-        "top": top,
+        "target": {"class": target, "name": model.class_names[target]},
+        "top": _likeliest(explanation.logits, model),
         "overlay": overlay_path.name,
         "cam": cam_path.name,
         "cam_shape": list(explanation.cam.shape),
         "cam_max": float(explanation.cam.max()),
     }
+
+
+def _say(record: dict[str, Any], folder: Path) -> None:
+    answers = ", ".join(f"{each['name']} {each['probability']:.1%}" for each in record["top"])
+    written = ", ".join(str(folder / record[kind]) for kind in ("overlay", "cam"))
+    say(f"{record['image']}: {answers}; explained: {record['target']['name']}; {written}")
 
 
 def _likeliest(logits: np.ndarray, model: Model) -> list[dict[str, Any]]:

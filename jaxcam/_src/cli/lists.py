@@ -5,9 +5,12 @@ import argparse
 from rich.table import Table
 
 from jaxcam._src import files, methods
-from jaxcam._src.cli.model import METHODS, blank, console, results
+from jaxcam._src.cli.factory import load_model
+from jaxcam._src.cli.model import METHODS, blank
+from jaxcam._src.cli.streams import console, results, say
 from jaxcam._src.cut import layers
 from jaxcam._src.demo import report
+from jaxcam._src.names import printable
 
 _IN_DEMO = ("cam", "grad_cam", "grad_cam_plus_plus", "layer_cam", "score_cam")
 
@@ -16,15 +19,16 @@ def demo(options: argparse.Namespace) -> None:
     """Explains the bundled canvases by the methods of the papers that came first."""
     shown = {name: METHODS[name] for name in _IN_DEMO}
     folder = files.writable_folder(options.out)
-    with console.status("explaining"):
-        energy = report.run(shown, folder)
+    with console.status("explaining"), files.all_or_none(folder) as part:
+        energy = report.run(shown, part)
     table = Table(title="Share of the heatmap inside the digit's box, mean over the canvases")
     for heading in ("method", *energy[report.FLOOR]):
         table.add_column(heading)
     for name, shares in energy.items():
         table.add_row(name, *(f"{share:.3f}" for share in shares.values()))
     results.print(table)
-    print(f"figure: {folder / 'figure.png'}\nnumbers: {folder / 'energy.json'}")
+    say(f"figure: {folder / 'figure.png'}")
+    say(f"numbers: {folder / 'energy.json'}")
 
 
 def list_methods(options: argparse.Namespace) -> None:
@@ -40,11 +44,11 @@ def list_methods(options: argparse.Namespace) -> None:
 
 def list_layers(options: argparse.Namespace) -> None:
     """Prints where a model can be cut."""
-    model = files.load_model(options.model)
+    model = load_model(options.model)
     with files.one_line(f"model {options.model!r}"):
         found = layers(model.apply_fn, model.variables, blank(model))
-    width = max((len(layer.name) for layer in found), default=0)
+    width = max((len(printable(layer.name)) for layer in found), default=0)
     for layer in found:
         runs = f"  {layer.runs} times" if layer.runs > 1 else ""
         leaf = f"  leaf {layer.leaf}" if layer.leaf else ""
-        print(f"{layer.name:{width}}  {layer.dtype}{list(layer.shape)}{runs}{leaf}")
+        say(f"{printable(layer.name):{width}}  {layer.dtype}{list(layer.shape)}{runs}{leaf}")

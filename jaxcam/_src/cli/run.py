@@ -2,7 +2,7 @@
 
 import argparse
 import importlib.util
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -18,7 +18,9 @@ from rich.progress import (
 
 from jaxcam._src import files
 from jaxcam._src.base import Model
-from jaxcam._src.cli.model import blank, console, method_of, target_of, try_shapes
+from jaxcam._src.cli.factory import load_model
+from jaxcam._src.cli.model import blank, method_of, target_of, try_shapes
+from jaxcam._src.cli.streams import complain, console, say
 from jaxcam._src.cut import split
 from jaxcam._src.explain import explainer
 from jaxcam._src.files import UsageError
@@ -36,10 +38,12 @@ def run(options: argparse.Namespace) -> int:
         if not importlib.util.find_spec(package):
             raise UsageError(f"run needs {package}; pip install 'jaxcam-xai[run]'")
     index, shares = _share(options.share)
-    model = files.load_model(options.model)
+    model = load_model(options.model)
     job = _job(options, model)
     folder = files.writable_folder(options.out)
     settings = {name: getattr(options, name) for name in _SETTINGS}
+    if job.images.columns:
+        say(f"{options.images}: {_use(job.images.columns)}")
     settings |= {"images": str(job.images.root.resolve()), "count": len(job.images.names)}
     settings["digest"] = job.images.digest()
     store.begin(folder, settings, f"{index}-of-{shares}")
@@ -53,6 +57,13 @@ def run(options: argparse.Namespace) -> int:
             for count in explained(job, left, folder, options.threads):
                 progress.advance(task, count)
     return _report(folder, own, sum(sizes.values()), done)
+
+
+def _use(columns: Sequence[str]) -> str:
+    """Which columns of a table are read, and which are not."""
+    used = [name for name in columns if name in listing.COLUMNS]
+    left = [name for name in columns if name not in listing.COLUMNS]
+    return f"columns {', '.join(used)}" + (f"; not used: {', '.join(left)}" if left else "")
 
 
 def _job(options: argparse.Namespace, model: Model) -> Job:
@@ -99,11 +110,11 @@ def _share(text: str) -> tuple[int, int]:
 def _report(folder: Path, own: range, images: int, done: int) -> int:
     skipped = [*store.errors(folder, own)]
     before = f" ({done} were done before)" if done else ""
-    print(f"explained: {images - len(skipped)} of {images} images{before}, in {folder}")
+    say(f"explained: {images - len(skipped)} of {images} images{before}, in {folder}")
     for name, error in skipped[:_MOST_LISTED]:
-        print(f"jaxcam: skipped {name}: {error}", file=sys.stderr)
+        complain(f"skipped {name}: {error}")
     if len(skipped) > _MOST_LISTED:
-        print(f"jaxcam: skipped {len(skipped)} images; the index has them all", file=sys.stderr)
+        complain(f"skipped {len(skipped)} images; the index has them all")
     return int(bool(skipped))
 
 

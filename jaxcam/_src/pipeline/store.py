@@ -9,6 +9,8 @@ reads Parquet reads the folder `index` as one table.
 """
 
 import json
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,12 +30,20 @@ def begin(folder: Path, settings: Mapping[str, Any], share: str) -> None:
     """
     path = folder / "run.json"
     for part in ("maps", "index"):
-        (folder / part).mkdir(exist_ok=True)
+        with one_line(f"{folder} holds no run that could go on; choose another --out"):
+            (folder / part).mkdir(exist_ok=True)
     if not path.exists():
+        if any(folder.glob("index/*.parquet")) or any(folder.glob("maps/*.npz")):
+            raise UsageError(
+                f"{folder} holds maps of a run, but not its run.json, which says what they are; "
+                "choose another --out"
+            )
         with whole_file(path, share) as file:
             file.write(json.dumps(settings, indent=1).encode())
     with one_line(f"{path} cannot be read; choose another --out"):
         found = json.loads(path.read_text())
+        if not isinstance(found, dict):
+            raise ValueError("it holds no settings of a run")
     other = [key for key in settings if found.get(key) != settings[key]]
     if other:
         was, now = ({key: of.get(key) for key in other} for of in (found, settings))
@@ -44,16 +54,32 @@ def begin(folder: Path, settings: Mapping[str, Any], share: str) -> None:
 
 def unfinished(folder: Path, batches: Sequence[int]) -> list[int]:
     """Those of the batches that are not there whole, cleared of what a killed process left."""
-
-    def is_written(batch: int) -> bool:
-        return _index(folder, batch).exists() and _maps(folder, batch).exists()
-
-    left = [batch for batch in batches if not is_written(batch)]
+    left = [batch for batch in batches if not _is_whole(folder, batch)]
     names = {f"{batch:06}" for batch in left}
     for part in folder.glob("*/.*.part"):
         if part.name.split(".")[1] in names:
             part.unlink(missing_ok=True)
     return left
+
+
+def _is_whole(folder: Path, batch: int) -> bool:
+    """Whether a batch was written, and can be read again."""
+    import pyarrow.parquet
+
+    index, maps = _index(folder, batch), _maps(folder, batch)
+    for path in (index, maps):
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder; wanted a file of the run: remove it")
+    if not (index.exists() and maps.exists()):
+        return False
+    try:
+        rows = len(pyarrow.parquet.read_table(index, columns=["image", "error"]))
+        with np.load(maps, allow_pickle=False) as file:
+            return len(file["cam"]) == rows  # which checks the sum of its bytes
+    except (pyarrow.ArrowException, zipfile.BadZipFile, zlib.error):
+        return False
+    except (OSError, ValueError, KeyError, EOFError):
+        return False
 
 
 def write(folder: Path, batch: int, cam: np.ndarray, columns: Mapping[str, list]) -> None:

@@ -1,0 +1,83 @@
+"""The user's model: called into being, and checked at the door."""
+
+import dataclasses
+import importlib
+import os
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcam._src.base import Model
+from jaxcam._src.files import UsageError, one_line
+
+
+def load_model(spec: str) -> Model:
+    """Calls the factory `package.module:factory`, found from the working directory too.
+
+    Raises:
+      UsageError: there is no such factory, it fails, it returns no `Model`, a field of it is not
+        what it should be, or the variables are not finite.
+    """
+    name, _, attribute = spec.partition(":")
+    if not (name and attribute):
+        raise UsageError(f"model {spec!r}: wanted package.module:factory, such as mynet:load")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    with one_line(f"model {spec!r} did not load"):
+        model = getattr(importlib.import_module(name), attribute)()
+    if not isinstance(model, Model):
+        raise UsageError(
+            f"model {spec!r} returned {type(model).__name__}; wanted a jaxcam.Model(apply_fn, "
+            "variables, preprocess, class_names)"
+        )
+    _check_functions(spec, model)
+    _check_variables(spec, model.variables)
+    return dataclasses.replace(model, class_names=_names(spec, model.class_names))
+
+
+def _check_functions(spec: str, model: Model) -> None:
+    for field in ("apply_fn", "preprocess", "display"):
+        value = getattr(model, field)
+        if not (callable(value) or (field == "display" and value is None)):
+            raise UsageError(f"model {spec!r}: {field} is {value!r:.80}; wanted a function")
+
+
+def _names(spec: str, names: Any) -> tuple[str, ...]:
+    known = hasattr(names, "__len__") and hasattr(names, "__getitem__")
+    if not known or isinstance(names, str | bytes | dict):
+        raise UsageError(
+            f"model {spec!r}: class_names is {names!r:.80}; wanted a list of strings, one per logit"
+        )
+    wrong = [name for name in names if not isinstance(name, str)]
+    if wrong:
+        raise UsageError(
+            f"model {spec!r}: class_names holds {wrong[0]!r:.80}; class_names must be strings, one "
+            "per logit"
+        )
+    return tuple(str(name) for name in names)
+
+
+def _check_variables(spec: str, variables: Any) -> None:
+    for path, leaf in jax.tree.leaves_with_path(variables):
+        place = f"model {spec!r}: {jax.tree_util.keystr(path) or 'variables'}"
+        if not (isinstance(leaf, jax.Array) or _is_numeric(leaf)):
+            raise UsageError(
+                f"{place} is {leaf!r:.80}, a {type(leaf).__name__}; wanted arrays alone in "
+                "variables; what else the model needs belongs into its apply_fn"
+            )
+        is_inexact = jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+        if is_inexact and not np.isfinite(np.asarray(leaf)).all():  # which compiles nothing
+            raise UsageError(f"{place} holds NaN or infinity; load other weights")
+
+
+def _is_numeric(leaf: Any) -> bool:
+    if not isinstance(leaf, np.ndarray | np.generic | bool | int | float | complex):
+        return False
+    try:
+        jnp.result_type(leaf)
+    except (TypeError, OverflowError):
+        return False
+    return True
