@@ -26,7 +26,7 @@ from jaxcam._src.demo.bundle import digits_relu, digits_silu, load_canvases
 from jaxcam._src.derivatives import Structure, closed_form, derivatives, structure
 
 # The whole path
-from jaxcam._src.explain import explainer, tap
+from jaxcam._src.explain import explainer, tap, why_flat
 
 # From weights to a heatmap, and to a picture
 from jaxcam._src.maps import (
@@ -175,5 +175,6 @@ __all__ = [
     "unit_range",
     "upsample",
     "verdict",
+    "why_flat",
     "xgrad_cam",
 ]

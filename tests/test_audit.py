@@ -192,3 +192,17 @@ def test_shifted_logits_change_the_map_and_not_the_answer():
         difference = abs(maps[0].heatmap - maps[1].heatmap).max()
         assert (difference > 0.1) == changes
         assert changes or difference < 1e-3
+
+
+def test_an_exact_map_that_is_flat_is_said_to_be(x64):
+    """Every gradient is negative, and so no weight is left of Grad-CAM++."""
+
+    def apply_fn(variables, x):
+        pooled = jaxcam.tag(jax.nn.softplus(x), "layer").mean((0, 1))
+        return -jnp.tanh(pooled) * variables
+
+    audit = functools.partial(jaxcam.audit, apply_fn, "layer", jnp.ones(3))
+    images = jax.random.normal(jax.random.key(0), (2, 4, 5, 3))
+    assert "The exact map is flat: the weighted sum" in jaxcam.verdict(audit(images[0], 1))
+    stacked = jax.vmap(lambda x: audit(x, 1))(images)
+    assert "The exact map of 100% of the images is flat" in jaxcam.verdict(stacked)

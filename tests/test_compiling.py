@@ -51,3 +51,37 @@ def test_programs_are_kept_where_the_user_says(tmp_path, chosen):
     environment |= {chosen: str(tmp_path)}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
     assert any(places.get(chosen, tmp_path).glob("jit_*"))
+
+
+def _kept_in():
+    return getattr(jax.config, "jax_compilation_cache_dir")  # noqa: B009 (made at run time)
+
+
+@pytest.fixture
+def own_cache(monkeypatch, tmp_path):
+    """A folder of caches of a user who gave JAX none."""
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    before = _kept_in()
+    yield tmp_path / "jaxcam"
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_the_folder_of_programs_is_the_users_alone(own_cache):
+    assert compiling.keep_programs() is None
+    assert own_cache.stat().st_mode & 0o777 == 0o700
+    assert _kept_in() == str(own_cache)
+
+
+@pytest.mark.parametrize("rights", [0o777, 0o770, 0o702])
+def test_no_program_of_a_stranger_is_run(own_cache, rights):
+    own_cache.mkdir()
+    own_cache.chmod(rights)
+    assert "not yours alone" in str(compiling.keep_programs())
+    assert _kept_in() != str(own_cache)
+
+
+def test_without_a_place_for_programs_all_else_works(own_cache, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert "not kept" in str(compiling.keep_programs())

@@ -280,3 +280,30 @@ def test_each_image_of_a_siamese_network_is_explained_at_its_own_size():
         second = jaxcam.split(_siamese(beside), "block2", occurrence=1)
         with pytest.raises(ValueError, match=r"does not depend on the image.*make that input the"):
             jaxcam.explainer(_siamese(beside), second)(case.variables, given)
+
+
+def _linear(variables, x):
+    activations = jaxcam.tag(jax.nn.relu(x @ variables["mix"] + variables["bias"]), "layer")
+    return activations.mean((0, 1)) @ variables["dense"]
+
+
+FLAT = {
+    "no gradient": ({"dense": jnp.zeros((2, 2))}, "all weights are 0"),
+    "dead": ({"bias": jnp.full((1, 1, 2), -9.0)}, "all activations of the layer are 0"),
+    "negative": ({"dense": -jnp.ones((2, 2))}, "nowhere positive"),
+    "constant": ({"mix": jnp.zeros((3, 2)), "bias": jnp.ones((1, 1, 2))}, "one value everywhere"),
+}
+
+
+@pytest.mark.parametrize("name", [*FLAT, None])
+def test_a_flat_map_says_why(name):
+    changed, reason = FLAT[name] if name else ({}, None)
+    sound = {"mix": jnp.ones((3, 2)), "bias": jnp.zeros((1, 1, 2)), "dense": jnp.ones((2, 2))}
+    explain = jax.jit(jaxcam.explainer(_linear, "layer"))
+    found = explain(sound | changed, image(), 0)
+    said = jaxcam.why_flat(found)
+    assert (said is None) == (name is None)
+    assert name is None or str(reason) in str(said)
+    assert (found.heatmap.max() == 0) == bool(name)
+    several = jaxcam.explainer(_linear, ["layer", "layer"])(sound | changed, image(), 0)
+    assert jaxcam.why_flat(several) == said

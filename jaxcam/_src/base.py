@@ -150,7 +150,7 @@ class Convention:
 class Explanation:
     """Why a model gave a score. A pytree; `vmap` puts its axes in front of every shape.
 
-    For several layers `cam` and `weights` are tuples, one entry a layer.
+    For several layers `cam`, `weights` and `flat` are tuples, one entry a layer.
 
     Attributes:
       heatmap: `[*spatial]` at the size of the image, in [0, 1]; all 0 where the map is flat.
@@ -160,6 +160,7 @@ class Explanation:
         for a method without weights.
       logits: what the model returned, `[classes]`.
       target: what was explained.
+      flat: 0 where the map has a range; else why it is flat, which `jaxcam.why_flat` says in words.
     """
 
     heatmap: Array
@@ -167,6 +168,7 @@ class Explanation:
     weights: Any
     logits: Any
     target: Any
+    flat: Any = 0
 
 
 jax.export.register_pytree_node_serialization(

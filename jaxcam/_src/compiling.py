@@ -35,13 +35,29 @@ def compiler_options() -> dict[str, str]:
     return {}
 
 
-def keep_programs() -> None:
+def keep_programs() -> str | None:
     """Keeps compiled programs on disk, for the next process that compiles the same.
 
     In the folder that the user gave JAX, as `JAX_COMPILATION_CACHE_DIR`; else in `jaxcam` below
-    `$XDG_CACHE_HOME` or `~/.cache`.
+    `$XDG_CACHE_HOME` or `~/.cache`. What lies there is run as it is, so that folder must be the
+    user's own, and nobody else may write to it.
+
+    Returns:
+      Why no programs are kept; None where they are.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        caches = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-        jax.config.update("jax_compilation_cache_dir", str(Path(caches) / "jaxcam"))
+        try:
+            folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+            folder = folder / "jaxcam"
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            owner, rights = folder.stat().st_uid, folder.stat().st_mode
+        except (OSError, RuntimeError, ValueError) as error:  # no home, or none to write to
+            return f"compiled programs are not kept: {error}"
+        if hasattr(os, "getuid") and (owner != os.getuid() or rights & 0o022):
+            return (
+                f"compiled programs are not kept: {folder} is not yours alone to write to; "
+                f"chmod 700 {folder}, or set JAX_COMPILATION_CACHE_DIR to a folder that is"
+            )
+        jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    return None

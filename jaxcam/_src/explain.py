@@ -23,6 +23,7 @@ from jaxcam._src.base import (
 )
 from jaxcam._src.conventions.paper import paper
 from jaxcam._src.cut import split
+from jaxcam._src.maps import REASONS, flatness
 from jaxcam._src.scores import likeliest, logit, wants_logits
 from jaxcam._src.weights.gradient import grad_cam
 
@@ -78,13 +79,28 @@ def explainer(
         weights = tuple(method(t) for t in taps)
         pairs = zip(weights, taps, strict=True)
         cams = tuple(convention.combine_fn(w, t.activations) for w, t in pairs)
+        flat = tuple(map(flatness, weights, (t.activations for t in taps), cams))
         shape = taps[0].image.shape[:-1]
         heatmaps = [convention.layer_fn(cam, shape) for cam in cams]
         heatmap = _fused(fuse_fn, heatmaps) if several else heatmaps[0]
-        made = (cams, weights) if several else (cams[0], weights[0])
-        return Explanation(convention.finish_fn(heatmap), *made, taps[0].logits, taps[0].target)
+        heatmap = convention.finish_fn(heatmap)
+        made = (cams, weights, flat) if several else (cams[0], weights[0], flat[0])
+        return Explanation(heatmap, *made[:2], taps[0].logits, taps[0].target, made[2])
 
     return explain
+
+
+def why_flat(explanation: Explanation) -> str | None:
+    """Says why the map of an explanation is flat, and so its heatmap 0 everywhere.
+
+    Args:
+      explanation: of one image, outside of a trace.
+
+    Returns:
+      The reason, for several layers that of the last; None where the map is not flat.
+    """
+    codes = explanation.flat if isinstance(explanation.flat, tuple) else (explanation.flat,)
+    return REASONS[int(codes[-1])] if all(int(code) for code in codes) else None
 
 
 def _fused(fuse_fn: FuseFn, heatmaps: list[Array]) -> Array:

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int32
 
 from jaxcam._src.arithmetic import accumulated, quotient
 
@@ -74,11 +74,38 @@ def unit_range(values: Float[Array | np.ndarray, "*size"]) -> Float[Array, "*siz
     differ by rounding. A NaN anywhere makes all of it NaN. In float32 at least.
     """
     values = accumulated(jnp.asarray(values))
-    low, high = values.min(), values.max()
-    rounding = 2 * jnp.finfo(values.dtype).eps * jnp.maximum(abs(low), abs(high))
-    scaled = quotient(values - low, jnp.where(high - low <= rounding, 0, high - low))
+    low = values.min()
+    scaled = quotient(values - low, jnp.where(is_flat(values), 0, values.max() - low))
     # The minimum and maximum of a large array can lose a NaN on CPU.
     return jnp.where(jnp.isnan(values).any(), jnp.nan, scaled)
+
+
+def is_flat(values: Float[Array, "*size"]) -> Bool[Array, ""]:
+    """Whether the values differ by no more than rounding."""
+    low, high = values.min(), values.max()
+    largest = jnp.maximum(abs(low), abs(high))
+    return high - low <= 2 * jnp.finfo(values.dtype).eps * largest
+
+
+def flatness(
+    weights: Float[Array, "*weights_shape"],
+    activations: Float[Array, "*spatial K"],
+    cam: Float[Array, "*spatial"],
+) -> Int32[Array, ""]:
+    """Why a map is flat, as an index of `REASONS`; 0 where it is not."""
+    nowhere_positive = jnp.where(cam.max() == 0, 3, 4)
+    reason = jnp.where((activations == 0).all(), 2, nowhere_positive)
+    reason = jnp.where((weights == 0).all(), 1, reason)
+    return jnp.where(is_flat(cam), reason, 0).astype(jnp.int32)
+
+
+REASONS = (
+    None,
+    "all weights are 0: no gradient passes, or what would be weighted has no share in the score",
+    "all activations of the layer are 0",
+    "the weighted sum of the activations is nowhere positive, and ReLU takes the rest",
+    "it has one value everywhere",
+)
 
 
 def fuse_max(heatmaps: Float[Array, "layers *size"]) -> Float[Array, "*size"]:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxcam._src.audit import CLOSED, EXACT, MAPS, MEASURES, POSITIVE, QUANTILES, Audit, Shares
+from jaxcam._src.maps import REASONS
 
 _SAME = 1e-6  # a relative error of alpha below this is rounding
 _ALL_BUT, _CLOSE = 0.99, 0.9  # correlations
@@ -41,7 +42,21 @@ def verdict(found: Audit) -> str:
     )
     return (
         f"{first}; exact Grad-CAM++ {word} Grad-CAM with positive gradients (r = {likeness:.3f})."
+        f"{_flat(found)}"
     )
+
+
+def _flat(found: Audit) -> str:
+    """A sentence about exact maps that are 0 everywhere, if there are any."""
+    cams = np.asarray(found.maps[EXACT])
+    flat = (cams == 0).all(axis=tuple(range(np.ndim(found.alpha_error), cams.ndim)))
+    if not flat.any():
+        return ""
+    alphas = np.asarray(found.alpha_exact)[flat] if flat.ndim else np.asarray(found.alpha_exact)
+    reason = "all of its alphas are 0" if not alphas.any() else REASONS[3]
+    of_images = f" of {flat.mean():.0%} of the images" if flat.ndim else ""
+    negative = f"{(alphas < 0).mean():.0%} of the alphas are negative"
+    return f" The exact map{of_images} is flat: {reason} ({negative})."
 
 
 def summary(found: Audit) -> dict[str, Any]:

@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     with streams.any_terminal():
         options = _parser().parse_args(arguments)
-        keep_programs()
+        if reason := keep_programs():
+            streams.complain(f"warning: {reason}")
         try:
             code = options.command(options)
             sys.stdout.flush()

@@ -19,10 +19,10 @@ from jaxcam._src.cli.model import (
     tracked,
     try_shapes,
 )
-from jaxcam._src.cli.streams import say
+from jaxcam._src.cli.streams import complain, say
 from jaxcam._src.compiling import compiler_options
 from jaxcam._src.cut import split
-from jaxcam._src.explain import explainer
+from jaxcam._src.explain import explainer, why_flat
 from jaxcam._src.files import UsageError
 from jaxcam._src.render import overlay
 
@@ -79,12 +79,15 @@ def _write(
         "cam": cam_path.name,
         "cam_shape": list(explanation.cam.shape),
         "cam_max": float(explanation.cam.max()),
+        "flat": why_flat(explanation),
     }
 
 
 def _say(record: dict[str, Any], folder: Path) -> None:
     answers = ", ".join(f"{each['name']} {each['probability']:.1%}" for each in record["top"])
     written = ", ".join(str(folder / record[kind]) for kind in ("overlay", "cam"))
+    if record["flat"]:
+        complain(f"warning: the map of {record['image']} is flat: {record['flat']}")
     say(f"{record['image']}: {answers}; explained: {record['target']['name']}; {written}")
 
 

@@ -15,7 +15,10 @@ from jaxcam._src.files import UsageError, one_line
 
 
 def load_model(spec: str) -> Model:
-    """Calls the factory `package.module:factory`, found from the working directory too.
+    """Calls the factory `package.module:factory`, found from the working directory first.
+
+    The working directory is left out for the models of this package, so that what lies in a
+    stranger's folder of images is never imported.
 
     Raises:
       UsageError: there is no such factory, it fails, it returns no `Model`, a field of it is not
@@ -24,7 +27,7 @@ def load_model(spec: str) -> Model:
     name, _, attribute = spec.partition(":")
     if not (name and attribute):
         raise UsageError(f"model {spec!r}: wanted package.module:factory, such as mynet:load")
-    if os.getcwd() not in sys.path:
+    if name.partition(".")[0] != "jaxcam" and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     with one_line(f"model {spec!r} did not load"):
         model = getattr(importlib.import_module(name), attribute)()

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxcam._src.base import Model
+from jaxcam._src.maps import REASONS
 from jaxcam._src.pipeline import loading, store
 from jaxcam._src.pipeline.listing import Listing
 from jaxcam._src.pipeline.step import Found
@@ -67,7 +68,7 @@ def _finish(job: Job, folder: Path, batch: int, errors: list[str | None], found:
     good = np.array([error is None for error in errors])
     cam = np.where(good.reshape(-1, *(1,) * (found.cam.ndim - 1)), found.cam, np.nan)
     columns = {"image": [*job.part(job.images.names, batch)], "error": errors}
-    for field, values in found._asdict().items():
+    for field, values in found._replace(flat=np.array(REASONS)[found.flat])._asdict().items():
         if field != "cam":
             columns[field] = _where(good, values.tolist())
     for field in ("prediction", "target"):

@@ -25,6 +25,7 @@ class Found(NamedTuple):
       target: the class that was explained.
       target_probability: its softmax probability.
       target_logit: its logit.
+      flat: why the map is flat, as in an `Explanation`; 0 where it is not.
     """
 
     cam: Array
@@ -33,6 +34,7 @@ class Found(NamedTuple):
     target: Array
     target_probability: Array
     target_logit: Array
+    flat: Array
 
 
 def stepper(
@@ -65,4 +67,4 @@ def _found(explanation: Explanation) -> Found:
     top, probabilities = jnp.argmax(logits), jax.nn.softmax(logits)
     cam = explanation.cam.astype(jnp.float32)
     scores = probabilities[top], target, probabilities[target], logits[target]
-    return Found(cam, top, *scores)
+    return Found(cam, top, *scores, explanation.flat)

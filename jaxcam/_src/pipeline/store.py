@@ -2,7 +2,7 @@
 
     run.json              what was run
     maps/000012.npz       cam [n, h, w], the maps of batch 12
-    index/000012.parquet  their rows in the index: image, prediction, target, scores, error
+    index/000012.parquet  their rows in the index: image, prediction, target, scores, flat, error
 
 A batch is finished once it is in the index, which is written last. NumPy reads the maps; whatever
 reads Parquet reads the folder `index` as one table.
@@ -126,6 +126,7 @@ def _schema() -> Any:
         "target_name": text,
         "target_probability": real,
         "target_logit": real,
+        "flat": text,
         "maps": text,
         "row": whole,
         "error": text,
