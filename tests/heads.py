@@ -223,6 +223,17 @@ HEADS = {
     "quotient": Head(
         lambda a: (a / (1 + a[..., :1] ** 2)).sum(), "local, 1 colour: 2 directions instead of 60"
     ),
+    "scalar times vector": Head(
+        lambda a: jax.nn.log_softmax(a.sum() * weights(a, 4))[0],
+        "pooled first: 1 direction instead of 60",
+    ),
+    "vector over scalar": Head(
+        lambda a: (weights(a, 4) / (9 + jnp.tanh(a).sum()))[1], "dense: 60 directions"
+    ),
+    "scalar beside a map": Head(
+        lambda a: (jnp.maximum(a.mean(), a[..., 0]) ** 3).sum(),
+        "piecewise linear first: 20 directions instead of 60",
+    ),
     "scan of blocks": Head(scan_of_blocks, THREE),
     "remat": Head(
         lambda a: logit(gap(jax.checkpoint(lambda a: jax.nn.silu(dense(a, 5)))(a))), THREE

@@ -61,9 +61,9 @@ def outcome(eqn: Any, inputs: Relations) -> Outcome:
     if name in _LINEAR:
         return Outcome(list(inputs[: len(eqn.outvars)]))
     if name in _ELEMENTWISE:
-        return Outcome([relations.union(live)])
+        return Outcome([_together(eqn, live)])
     if name in _SMOOTH:
-        return Outcome([relations.union(live)], smooth=_any(live))
+        return Outcome([_together(eqn, live)], smooth=_any(live))
     if name in _SEVERAL:
         return _SEVERAL[name](eqn, inputs)
     move = MOVES.get(name)
@@ -85,13 +85,19 @@ def _any(live: Sequence[Relation]) -> bool:
     return any(r.any() for r in live)
 
 
+def _together(eqn: Any, live: Sequence[Relation]) -> Relation:
+    """What elementwise operands see; one of them may be a scalar, which meets every element."""
+    axes = len(eqn.outvars[0].aval.shape) + 1
+    return relations.union(r.reshape((1,) * (axes - r.ndim) + r.shape) for r in live)
+
+
 # Several operands ---------------------------------------------------------------------------------
 
 
 def _product(eqn: Any, inputs: Relations) -> Outcome:
     live = [r for r in inputs if r is not None]
     by_divisor = eqn.primitive.name == "div" and inputs[1] is not None
-    return Outcome([relations.union(live)], smooth=len(live) == 2 or by_divisor)
+    return Outcome([_together(eqn, live)], smooth=len(live) == 2 or by_divisor)
 
 
 def _integer_power(eqn: Any, inputs: Relations) -> Outcome:
