@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import sys
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -48,7 +49,7 @@ def _returns(value):
     return lambda *arguments: value
 
 
-def _image(*shape, dtype=np.float32):
+def _image(*shape, dtype: Any = np.float32):
     return np.ones(shape, dtype)
 
 

@@ -196,7 +196,7 @@ def _applied(
 
 def _checked_image(image: Any) -> Array:
     image = jnp.asarray(image)
-    if not jnp.issubdtype(image.dtype, jnp.floating) or image.ndim < 2:
+    if not jnp.issubdtype(image.dtype, jnp.floating) or image.ndim < 2 or image.size == 0:
         raise ValueError(
             f"got an image {image.dtype}{list(image.shape)}; wanted one floating-point image "
             "[*spatial, C], scaled as the model expects (for uint8, often image / 255)"

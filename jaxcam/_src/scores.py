@@ -190,6 +190,8 @@ def _pick(values: Any, target: Any) -> Float[Array, ""]:
             "one image. For a batch of images use jax.vmap(explain, in_axes=(None, 0)); else let "
             "apply_fn return the logits (adapters: output_fn=), or pass a score_fn of your own"
         )
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        raise ValueError(f"the model returned {values.dtype}[{len(values)}]; wanted real logits")
     if not jnp.issubdtype(getattr(target, "dtype", type(target)), jnp.integer):
         raise ValueError(f"target is {target!r}; wanted the index of a class, an integer")
     _check_known(target, len(values))

@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             streams.complain(f"warning: {reason}")
         try:
             code = options.command(options)
-            sys.stdout.flush()
+            if sys.stdout:  # there is none where the shell closed it
+                sys.stdout.flush()
         except UsageError as error:
             streams.complain(error)
             return 2

@@ -1,7 +1,6 @@
 """`jaxcam audit`: does the closed form of Grad-CAM++ hold for a model?"""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,7 +48,6 @@ def run(options: argparse.Namespace) -> None:
         for table in report.tables(printable(layer), found[layer]):
             results.print(table)
         say(verdict(report.stacked(found[layer])))
-        sys.stdout.flush()
     settings = {"model": options.model, "target": options.target}
     with files.all_or_none(folder) as part:
         report.write(found, [str(path) for path in paths], pictures, settings, part)

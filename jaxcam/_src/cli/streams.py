@@ -19,8 +19,8 @@ results = Console(markup=False, emoji=False, highlight=False)
 
 
 def say(text: Any) -> None:
-    """Prints a line."""
-    print(printable(str(text)))
+    """Prints a line, at once."""
+    print(printable(str(text)), flush=True)
 
 
 def complain(text: Any) -> None:
