@@ -2,6 +2,7 @@
 
 # The model
 from jaxcam._src import conventions
+from jaxcam._src.adapters.functions import from_function
 from jaxcam._src.adapters.linen import from_linen
 from jaxcam._src.adapters.nnx import from_nnx
 
@@ -17,7 +18,7 @@ from jaxcam._src.base import Convention, Derivatives, Explanation, Layer, Model,
 from jaxcam._src.compiling import CPU_COMPILER_OPTIONS, compiler_options
 
 # Where a model is cut
-from jaxcam._src.cut import layers, split, tag, to_logits
+from jaxcam._src.cut import batch_of_one, layers, split, tag, to_logits
 
 # The bundled networks and images
 from jaxcam._src.demo.bundle import digits_relu, digits_silu, load_canvases
@@ -109,6 +110,7 @@ __all__ = [
     "ablation_cam",
     "alpha",
     "audit",
+    "batch_of_one",
     "binary_log_probability",
     "binary_logit",
     "binary_probability",
@@ -130,6 +132,7 @@ __all__ = [
     "exponential",
     "fem",
     "finer",
+    "from_function",
     "from_linen",
     "from_nnx",
     "fuse_layer_cam",

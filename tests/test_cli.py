@@ -302,3 +302,35 @@ def test_random_numbers_come_from_the_seed(tmp_path, capsys):
     np.testing.assert_array_equal(maps[0], maps[1])
     assert not np.allclose(maps[0], maps[2])
     assert json.loads((tmp_path / "explanations.json").read_text())["seed"] == 1
+
+
+def deep_model():
+    """A factory of a model of many layers that are alike."""
+
+    def apply_fn(variables, image):
+        x = image
+        for i in range(40):
+            x = jaxcam.tag(jnp.tanh(x), f"block{i}/conv")
+            x = jaxcam.tag(x * variables["scale"], f"block{i}/norm")
+        return x.mean((0, 1))
+
+    def preprocess(picture):
+        return np.asarray(picture.resize((5, 6)), np.float32)
+
+    variables = {"scale": np.ones((1, 1, 3), np.float32)}
+    return jaxcam.Model(apply_fn, variables, preprocess, list("abc"))
+
+
+def test_layers_that_are_alike_share_a_line(capsys):
+    command = ["layers", "--model", "test_cli:deep_model"]
+    code, out, _ = run_command(capsys, *command)
+    assert code == 0
+    assert out.splitlines() == [
+        "block{0..39}/conv  float32[6, 5, 3]  40 alike",
+        "block{0..39}/norm  float32[6, 5, 3]  40 alike",
+    ]
+    code, out, _ = run_command(capsys, *command, "--matching", "block1?/conv")
+    assert [line.split()[0] for line in out.splitlines()] == [f"block1{i}/conv" for i in range(10)]
+    code, _, error = run_command(capsys, *command, "--matching", "blocks")
+    assert code == 2
+    assert error == "jaxcam: the model has no layers that match 'blocks'\n"

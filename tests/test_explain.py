@@ -139,7 +139,8 @@ def test_a_target_out_of_range_inside_a_trace_shows_as_nan():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"image": np.zeros((12, 10, 3), np.uint8)}, r"image uint8\[12, 10, 3\]; .* image / 255"),
+        ({"image": np.zeros((12, 10, 3), bool)}, r"image bool\[12, 10, 3\]; wanted one floating"),
+        ({"image": {"pixels": np.zeros((12, 10, 3))}}, r"image of type dict; .*other inputs too"),
         ({"image": np.zeros(12, np.float32)}, r"float32\[12\]; wanted one floating-point image"),
         ({"target": CLASSES}, r"target 5 is no class; the model has classes 0 to 4"),
         ({"target": -1}, r"target -1 is no class"),

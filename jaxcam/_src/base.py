@@ -35,6 +35,7 @@ class Layer:
       runs: how often the layer runs for one image. Above 1, or where a name is listed twice
         because the shape differs, `split` asks for an `occurrence`.
       leaf: which array this is of a layer that returns several.
+      key: where such a layer's value holds the array, such as "1/mean".
     """
 
     name: str
@@ -42,6 +43,7 @@ class Layer:
     dtype: np.dtype
     runs: int
     leaf: int = 0
+    key: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, PyTree
+from jaxtyping import Array, PyTree
 
 from jaxcam._src.base import (
     ApplyFn,
@@ -22,7 +22,7 @@ from jaxcam._src.base import (
     WeightsFn,
 )
 from jaxcam._src.conventions.paper import paper
-from jaxcam._src.cut import split
+from jaxcam._src.cut import check_apply_fn, split
 from jaxcam._src.maps import REASONS, flatness
 from jaxcam._src.scores import likeliest, logit, wants_logits
 from jaxcam._src.weights.gradient import grad_cam
@@ -53,16 +53,18 @@ def explainer(
 
     Returns:
       `explain(variables, image, target=None) -> Explanation`, for an image `[*spatial, C]` as the
-      model takes it. The heatmap has its size, whatever else the model looks at: to explain
+      model takes it; one of integers is explained as floats of the same values, which the model
+      must treat alike. The heatmap has its size, whatever else the model looks at: to explain
       another input, make that one the image. `target` is what `score_fn` takes, a class index for
       those of this library; None is the class of the largest logit, where the model returns a
       vector (of a binary score, 1 where the logit is positive). The caller jits, vmaps and shards.
       Inside a trace a target that is no class cannot be refused: then the heatmap is NaN.
 
     Raises:
-      ValueError: no layer was given; by `explain`, where the image, the target or the layer
-        cannot be explained.
+      ValueError: `apply_fn` is a model, or no layer was given; by `explain`, where the image, the
+        target or the layer cannot be explained.
     """
+    check_apply_fn(apply_fn)
     several = isinstance(layer, list | tuple)
     chosen = tuple(layer) if isinstance(layer, list | tuple) else (layer,)
     if not chosen:
@@ -74,7 +76,7 @@ def explainer(
     method, score_fn = convention.variant(method), convention.variant(score_fn)
     fuse_fn = convention.variant(fuse or convention.fuse_fn)
 
-    def explain(variables: PyTree, image: ArrayLike, target: Any = None) -> Explanation:
+    def explain(variables: PyTree, image: Any, target: Any = None) -> Explanation:
         taps = [tap(apply_fn, at, variables, image, target, score_fn=score_fn) for at in chosen]
         weights = tuple(method(t) for t in taps)
         pairs = zip(weights, taps, strict=True)
@@ -115,7 +117,7 @@ def tap(
     apply_fn: ApplyFn,
     layer: str | SplitFn,
     variables: PyTree,
-    image: ArrayLike,
+    image: Any,
     target: Any = None,
     *,
     score_fn: ScoreFn = logit,
@@ -135,7 +137,7 @@ def tap(
         )
     split_fn = split(apply_fn, layer) if isinstance(layer, str) else layer
 
-    def tap_at(image: ArrayLike, target: Any, score_fn: ScoreFn) -> Tap:
+    def tap_at(image: Any, target: Any, score_fn: ScoreFn) -> Tap:
         image = _checked_image(image)
         activations, head = split_fn(variables, image)
         _check_activations(activations, image, layer)
@@ -195,11 +197,18 @@ def _applied(
 
 
 def _checked_image(image: Any) -> Array:
+    if not hasattr(image, "shape") and not isinstance(image, list):
+        raise ValueError(
+            f"got an image of type {type(image).__name__}; wanted one array [*spatial, C]. Of a "
+            "model with other inputs too, they go with the variables: jaxcam.from_function says how"
+        )
     image = jnp.asarray(image)
+    if jnp.issubdtype(image.dtype, jnp.integer):
+        image = image.astype(jnp.float32)  # of the same values, for a model that scales them itself
     if not jnp.issubdtype(image.dtype, jnp.floating) or image.ndim < 2 or image.size == 0:
         raise ValueError(
             f"got an image {image.dtype}{list(image.shape)}; wanted one floating-point image "
-            "[*spatial, C], scaled as the model expects (for uint8, often image / 255)"
+            "[*spatial, C], scaled as the model expects"
         )
     if image.ndim == 3 and _looks_channels_first(image.shape):
         raise ValueError(

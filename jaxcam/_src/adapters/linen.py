@@ -1,13 +1,15 @@
 """Flax linen modules as apply functions."""
 
-from collections.abc import Callable
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import jax
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
+from jaxcam._src.adapters.functions import check_call, from_function
 from jaxcam._src.base import ApplyFn
-from jaxcam._src.cut import batch_of_one, tag, without_batch
+from jaxcam._src.cut import maker_of, tag
 from jaxcam._src.extras import extra
 
 
@@ -16,6 +18,8 @@ def from_linen(
     *,
     method: Callable[..., Any] | str | None = None,
     rngs: Any = None,
+    channels: str = "last",
+    inputs_fn: Callable[..., Any] | None = None,
     output_fn: Callable[[Any], Any] | None = None,
     **apply_kwargs: Any,
 ) -> ApplyFn:
@@ -28,6 +32,8 @@ def from_linen(
       module: a `flax.linen.Module`.
       method: what to call instead of `__call__`, as in `module.apply`.
       rngs: PRNG keys, as in `module.apply`; a model in evaluation needs none.
+      channels: "first" where the module takes `[1, C, *spatial]`, as in `jaxcam.from_function`.
+      inputs_fn: what the module takes beside an image, as in `jaxcam.from_function`.
       output_fn: takes the logits `[1, classes]` out of what the module returns; needed where
         that is more than the logits (with `mutable=`, it is `(output, updates)`).
       **apply_kwargs: reach the module, such as `train=False`.
@@ -36,23 +42,57 @@ def from_linen(
       `apply_fn(variables, image [*spatial, C]) -> logits [classes]`.
 
     Raises:
-      ValueError: `module` is no linen module.
+      ValueError: `module` is no linen module; by `apply_fn`, where the variables or the arguments
+        do not fit it, or where it is in training mode.
     """
     with extra("flax"):
         import flax.linen as nn
 
     if not isinstance(module, nn.Module):
+        maker = maker_of(module) or "for NNX use jaxcam.from_nnx; a plain function needs jaxcam.tag"
         raise ValueError(
-            f"from_linen got {type(module).__name__}; wanted a flax.linen.Module (for NNX use "
-            "jaxcam.from_nnx; a plain function needs no adapter, only jaxcam.tag)"
+            f"from_linen got {type(module).__name__}; wanted a flax.linen.Module ({maker})"
         )
 
-    def apply_fn(variables: PyTree, image: Array) -> PyTree:
-        with batch_of_one(), nn.intercept_methods(_interceptor()):
-            output = module.apply(variables, image[None], method=method, rngs=rngs, **apply_kwargs)
-        return jax.tree.map(without_batch, output_fn(output) if output_fn else output)
+    of_apply = inspect.signature(nn.Module.apply).parameters
 
-    return apply_fn
+    def run(variables: PyTree, *inputs: Any) -> Any:
+        call = method if callable(method) else getattr(type(module), method or "__call__")
+        keywords = {name: x for name, x in apply_kwargs.items() if name not in of_apply}
+        check_call(call, (module, *inputs), keywords, "from_linen")
+        with nn.intercept_methods(_interceptor()), _in_one_line(variables):
+            return module.apply(variables, *inputs, method=method, rngs=rngs, **apply_kwargs)
+
+    return from_function(run, channels=channels, inputs_fn=inputs_fn, output_fn=output_fn)
+
+
+@contextlib.contextmanager
+def _in_one_line(variables: Any) -> Iterator[None]:
+    """What Flax says of variables or modes that do not fit, with what to do."""
+    from flax import errors
+
+    if not isinstance(variables, Mapping):
+        raise ValueError(
+            f"variables is a {type(variables).__name__}; wanted what module.init returned, a dict "
+            "of collections, such as {'params': state.params} of a TrainState"
+        )
+    try:
+        yield
+    except (errors.ModifyScopeVariableError, errors.InvalidRngError) as error:
+        raise ValueError(
+            f"the module is in training mode ({_first_sentence(error)}); let it evaluate, often "
+            "with from_linen(module, train=False), or give mutable= or rngs="
+        ) from error
+    except errors.FlaxError as error:
+        raise ValueError(
+            f"variables has the collections {list(variables)}, which do not fit the module "
+            f"({_first_sentence(error)}); wanted what module.init returned, such as "
+            "{'params': params, 'batch_stats': batch_stats}"
+        ) from error
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).partition(". ")[0].partition(" (http")[0].rstrip(".")
 
 
 def _interceptor() -> Callable[..., Any]:
@@ -75,6 +115,9 @@ def _interceptor() -> Callable[..., Any]:
 
 def _name(path: tuple[str, ...], method: str) -> str | None:
     """The layer's name. None for the model itself, its helpers and a lifted transform's lambda."""
-    if not path or (method.startswith(("_", "<")) and method != "__call__"):
+    import flax.linen as nn
+
+    is_helper = method.startswith(("_", "<")) or hasattr(nn.Module, method)  # such as param
+    if not path or (is_helper and method != "__call__"):
         return None
     return "/".join(path) + ("" if method == "__call__" else f":{method}")

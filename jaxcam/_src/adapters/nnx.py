@@ -4,11 +4,11 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
+from jaxcam._src.adapters.functions import check_call, from_function
 from jaxcam._src.base import ApplyFn
-from jaxcam._src.cut import batch_of_one, tag, without_batch
+from jaxcam._src.cut import maker_of, tag
 from jaxcam._src.extras import extra
 
 
@@ -16,6 +16,9 @@ def from_nnx(
     graphdef: Any,
     *,
     method: Callable[..., Any] | str | None = None,
+    training: bool = False,
+    channels: str = "last",
+    inputs_fn: Callable[..., Any] | None = None,
     output_fn: Callable[[Any], Any] | None = None,
     **call_kwargs: Any,
 ) -> ApplyFn:
@@ -30,6 +33,9 @@ def from_nnx(
     Args:
       graphdef: the first thing that `nnx.split(model)` returns.
       method: what to call instead of `__call__`: its name, or the unbound function.
+      training: whether layers may be in training mode, such as dropout for Monte Carlo.
+      channels: "first" where the module takes `[1, C, *spatial]`, as in `jaxcam.from_function`.
+      inputs_fn: what the module takes beside an image, as in `jaxcam.from_function`.
       output_fn: takes the logits `[1, classes]` out of what the module returns.
       **call_kwargs: reach the module.
 
@@ -38,19 +44,20 @@ def from_nnx(
       `nnx.split` returns as `variables`, or the tuple of its states.
 
     Raises:
-      ValueError: `graphdef` is something else, such as the module itself; by `apply_fn`, where a
-        layer is in training mode.
+      ValueError: `graphdef` is something else, such as the module itself; by `apply_fn`, where the
+        arguments do not fit the module, or a layer is in training mode.
     """
     with extra("flax"):
         from flax import nnx
 
     if not isinstance(graphdef, nnx.GraphDef):
+        maker = maker_of(graphdef)
         raise ValueError(
             f"from_nnx got {type(graphdef).__name__}; wanted the graphdef of "
-            "`graphdef, variables = nnx.split(model)`"
+            "`graphdef, variables = nnx.split(model)`" + (f" (here: {maker})" if maker else "")
         )
 
-    def apply_fn(variables: PyTree, image: Array) -> PyTree:
+    def run(variables: PyTree, *inputs: Any) -> Any:
         states = variables if isinstance(variables, tuple) else (variables,)
         if any(isinstance(state, nnx.Module) for state in states):
             raise ValueError(
@@ -60,17 +67,12 @@ def from_nnx(
         # A private copy, so that the caller's module keeps its classes.
         model = nnx.merge(graphdef, *states)
         for names, layer in list(_named_layers(model)):
-            layer.__class__ = _tagging_class(type(layer), names)
-        call = (
-            getattr(model, method)
-            if isinstance(method, str)
-            else functools.partial(method or type(model).__call__, model)
-        )
-        with batch_of_one():
-            output = call(image[None], **call_kwargs)
-        return jax.tree.map(without_batch, output_fn(output) if output_fn else output)
+            layer.__class__ = _tagging_class(type(layer), names, training)
+        call = method if callable(method) else getattr(type(model), method or "__call__")
+        check_call(call, (model, *inputs), call_kwargs, "from_nnx")
+        return call(model, *inputs, **call_kwargs)
 
-    return apply_fn
+    return from_function(run, channels=channels, inputs_fn=inputs_fn, output_fn=output_fn)
 
 
 def _named_layers(model: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -101,11 +103,12 @@ def _aliases(path: tuple, shared: list[list[tuple]]) -> list[tuple]:
 
 
 @functools.cache
-def _tagging_class(cls: type, names: tuple[str, ...]) -> type:
+def _tagging_class(cls: type, names: tuple[str, ...], training: bool) -> type:
     """A subclass that also tags what `__call__` returns. Cached: jit compares classes."""
 
     def call(self, *args, **kwargs):
-        _check_evaluates(self, kwargs, names[0])
+        if not training:
+            _check_evaluates(self, kwargs, names[0])
         output = cls.__call__(self, *args, **kwargs)
         return functools.reduce(tag, names, output)
 
@@ -120,5 +123,5 @@ def _check_evaluates(layer: Any, kwargs: dict, name: str) -> None:
         if (getattr(layer, mode, None) if chosen is None else chosen) is False:
             raise ValueError(
                 f"layer {name!r} is in training mode ({mode}=False); call model.eval() before "
-                "nnx.split(model)"
+                "nnx.split(model), or say from_nnx(graphdef, training=True)"
             )

@@ -67,6 +67,8 @@ def _parser() -> argparse.ArgumentParser:
 
     listing = commands.add_parser("layers", help="where a model can be cut")
     listing.set_defaults(command=lists.list_layers)
+    listing.add_argument("--matching", default="*", help='names such as "blocks/*/conv?"')
+    listing.add_argument("--every", action="store_true", help="also what no map can be made of")
 
     every = commands.add_parser("methods", help="what each method computes, costs and is not for")
     every.add_argument("--markdown", action="store_true", help="print the table of the README")

@@ -6,6 +6,7 @@ before the cut too: there it is computed once.
 
 import functools
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from typing import Any
 
 import jax
@@ -14,15 +15,20 @@ from jaxtyping import Array, Float, PyTree
 
 from jaxcam._src.base import ApplyFn, Head, HeadFn, Layer, SplitFn
 from jaxcam._src.cut.ending import name_of_ending, to_logits
-from jaxcam._src.cut.find import choose, find_hits
+from jaxcam._src.cut.find import Hit, choose, find_hits, find_seeing
+from jaxcam._src.cut.frameworks import check_apply_fn, maker_of
 from jaxcam._src.cut.partition import partition, reaches
 from jaxcam._src.cut.replay import replay
-from jaxcam._src.cut.tag import batch_of_one, tag, without_batch
+from jaxcam._src.cut.tag import Layout, batch_of_one, laid_out, tag, without_batch
 
 __all__ = [
+    "Layout",
     "batch_of_one",
+    "check_apply_fn",
     "hoisted",
+    "laid_out",
     "layers",
+    "maker_of",
     "split",
     "tag",
     "to_logits",
@@ -30,25 +36,43 @@ __all__ = [
 ]
 
 
-def layers(apply_fn: ApplyFn, variables: PyTree, image: Any) -> tuple[Layer, ...]:
+def layers(
+    apply_fn: ApplyFn,
+    variables: PyTree,
+    image: Any,
+    *,
+    matching: str = "*",
+    every: bool = False,
+) -> tuple[Layer, ...]:
     """Lists where a model can be cut, in the order of execution. Traces; computes nothing.
 
     Args:
       apply_fn: `(variables, image) -> logits`, with tagged layers.
       variables: arrays or `jax.ShapeDtypeStruct`s.
       image: `[*spatial, C]`, an array or a `jax.ShapeDtypeStruct`.
+      matching: which names, as a shell would match them: "blocks/*/conv?".
+      every: lists too what no map can be made of: what does not depend on the image, such as a
+        parameter, and of a layer that returns several arrays those without positions.
     """
+    check_apply_fn(apply_fn)
     jaxpr = jax.make_jaxpr(apply_fn)(variables, image).jaxpr
-    runs: dict[tuple, int] = {}
+    own = len(jax.tree.leaves(image))
+    marks = [i >= len(jaxpr.invars) - own for i in range(len(jaxpr.invars))]
+    _, seeing = find_seeing(jaxpr, marks)
+    runs: dict[Hit, int] = {}
     for hit in find_hits(jaxpr.eqns):
-        if hit.closed_by is None:
-            place = (hit.name, hit.leaf, hit.aval.shape, hit.aval.dtype)
+        is_mapped = (hit.name, hit.leaf) in seeing and (hit.aval.ndim > 1 or not hit.key)
+        if hit.closed_by is None and (every or is_mapped) and fnmatchcase(hit.name, matching):
+            place = hit._replace(runs=0)
             runs[place] = runs.get(place, 0) + hit.runs
-    return tuple(Layer(name, s, d, count, leaf) for (name, leaf, s, d), count in runs.items())
+    return tuple(
+        Layer(hit.name, hit.aval.shape, hit.aval.dtype, count, hit.leaf, hit.key)
+        for hit, count in runs.items()
+    )
 
 
 def split(
-    apply_fn: ApplyFn, layer: str, *, occurrence: int | None = None, leaf: int | None = None
+    apply_fn: ApplyFn, layer: str, *, occurrence: int | None = None, leaf: int | str | None = None
 ) -> SplitFn:
     """Cuts a model at a layer: what leads to the activations, and what follows from them.
 
@@ -56,7 +80,7 @@ def split(
       apply_fn: `(variables, image) -> logits`, with tagged layers.
       layer: name of the layer; `jaxcam.layers` lists them.
       occurrence: which run of a layer that runs several times, from 0; -1 is the last.
-      leaf: which array of a layer that returns several.
+      leaf: which array of a layer that returns several, by its number or its key.
 
     Returns:
       `split_fn(variables, image) -> (activations, head)` with `head(activations) -> logits`.
@@ -67,6 +91,8 @@ def split(
       ValueError: by `split_fn`, where the model cannot be cut there, saying what to choose
         instead; by `head`, for activations of another shape or dtype.
     """
+
+    check_apply_fn(apply_fn)
 
     def split_fn(variables: PyTree, image: Array) -> tuple[Array, HeadFn]:
         traced, shapes = jax.make_jaxpr(apply_fn, return_shape=True)(variables, image)

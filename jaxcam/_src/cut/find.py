@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from jaxcam._src.cut.programs import CALLS, param, programs_in
+from jaxcam._src.cut.programs import CALLS, is_variable, param, programs_in
 from jaxcam._src.cut.tag import tag_p
 from jaxcam._src.names import no_such
 
@@ -15,6 +15,7 @@ class Hit(NamedTuple):
 
     name: str
     leaf: int
+    key: str  # where a value of several arrays holds this one, such as "0/mean"
     aval: Any
     runs: int
     closed_by: str | None  # the primitive around it that no cut can open
@@ -33,11 +34,28 @@ def find_hits(eqns: Sequence[Any], runs: int = 1, closed_by: str | None = None) 
     for eqn in eqns:
         kind = eqn.primitive.name
         if eqn.primitive is tag_p:
-            aval = eqn.outvars[0].aval
-            yield Hit(eqn.params["name"], eqn.params["leaf"], aval, runs, closed_by)
+            yield Hit(**eqn.params, aval=eqn.outvars[0].aval, runs=runs, closed_by=closed_by)
         times = runs * (param(eqn, "length") if kind == "scan" else 1)
         for body in programs_in(eqn) if times else ():
             yield from find_hits(body.eqns, times, closed_by or (None if kind in OPENED else kind))
+
+
+def find_seeing(jaxpr: Any, marks: Sequence[bool]) -> tuple[list[bool], set[tuple[str, int]]]:
+    """Which results depend on the arguments that are marked, and which tags, by name and leaf."""
+    seeing = {v for v, mark in zip(jaxpr.invars, marks, strict=True) if mark}
+    found = set()
+    for eqn in jaxpr.eqns:
+        inputs = [is_variable(v) and v in seeing for v in eqn.invars]
+        outputs = [any(inputs)] * len(eqn.outvars)
+        if eqn.primitive is tag_p and any(inputs):
+            found.add((eqn.params["name"], eqn.params["leaf"]))
+        for body in programs_in(eqn) if any(inputs) else ():
+            is_call = eqn.primitive.name in CALLS
+            results, inner = find_seeing(body, inputs if is_call else [True] * len(body.invars))
+            outputs = results if is_call else outputs
+            found |= inner
+        seeing.update(v for v, mark in zip(eqn.outvars, outputs, strict=True) if mark)
+    return [is_variable(v) and v in seeing for v in jaxpr.outvars], found
 
 
 def count_runs(eqns: Sequence[Any], wanted: Wanted) -> int:
@@ -45,7 +63,7 @@ def count_runs(eqns: Sequence[Any], wanted: Wanted) -> int:
     return sum(h.runs for h in find_hits(eqns) if (h.name, h.leaf) == (wanted.name, wanted.leaf))
 
 
-def choose(hits: list[Hit], layer: str, occurrence: int | None, leaf: int | None) -> Wanted:
+def choose(hits: list[Hit], layer: str, occurrence: int | None, leaf: int | str | None) -> Wanted:
     """Picks the run to cut at, or says what to choose instead."""
     if not hits:
         raise ValueError(
@@ -55,13 +73,7 @@ def choose(hits: list[Hit], layer: str, occurrence: int | None, leaf: int | None
     named = [hit for hit in hits if hit.name == layer]
     if not named:
         raise ValueError(no_such("layer", layer, (hit.name for hit in hits)))
-    leaves = sorted({hit.leaf for hit in named})
-    if leaf not in leaves and (leaf is not None or len(leaves) > 1):
-        raise ValueError(
-            f"layer {layer!r} returns {len(leaves)} floating-point arrays, got leaf={leaf}; "
-            f"choose leaf= from {leaves} in jaxcam.split"
-        )
-    leaf = leaves[0] if leaf is None else leaf
+    leaf = _choose_leaf({hit.leaf: hit.key for hit in named}, layer, leaf)
     chosen = [hit for hit in named if hit.leaf == leaf]
     if closed := [hit.closed_by for hit in chosen if hit.closed_by]:
         raise ValueError(
@@ -76,3 +88,15 @@ def choose(hits: list[Hit], layer: str, occurrence: int | None, leaf: int | None
             "which jaxcam.explainer takes in place of a name"
         )
     return Wanted(layer, leaf, (occurrence or 0) % runs)
+
+
+def _choose_leaf(keys: dict[int, str], layer: str, leaf: int | str | None) -> int:
+    """Which array of a layer that returns several is meant, by its number or its key."""
+    meant = [i for i, key in keys.items() if leaf is None or leaf in (i, key)]
+    if len(meant) == 1:
+        return meant[0]
+    named = f" or {[key for key in keys.values() if key]}" if any(keys.values()) else ""
+    raise ValueError(
+        f"layer {layer!r} returns {len(keys)} floating-point arrays, got leaf={leaf!r}; choose "
+        f"leaf= from {sorted(keys)}{named} in jaxcam.split"
+    )

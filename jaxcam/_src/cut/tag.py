@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,23 @@ def _tag_batch(values, axes, **params):
 
 ad.primitive_jvps[tag_p] = _tag_jvp
 batching.primitive_batchers[tag_p] = _tag_batch
-_in_batch = jax.make_user_context(default_value=False)
+
+
+class Layout(NamedTuple):
+    """How arrays lie inside a module, where not as `[*spatial, K]`.
+
+    Attributes:
+      batch: whether they have a batch axis of one.
+      channels_first: how many axes, beside that of the batch, an array has whose channels come
+        before its positions; 0 if none has.
+    """
+
+    batch: bool = False
+    channels_first: int = 0
+
+
+# JAX's tracing caches know this context, so that no trace made outside is used inside.
+_layout = jax.make_user_context(default_value=Layout())
 
 
 def tag(value: PyTree, name: str) -> PyTree:
@@ -35,7 +51,7 @@ def tag(value: PyTree, name: str) -> PyTree:
 
     Args:
       value: an array `[*spatial, K]`, or a pytree of them; its floating-point arrays are named.
-        Inside a Flax module, which sees a batch of one image, `[1, *spatial, K]`.
+        Inside `jaxcam.batch_of_one`, as in a module of a framework, `[1, *spatial, K]`.
       name: of the layer.
 
     Returns:
@@ -46,17 +62,31 @@ def tag(value: PyTree, name: str) -> PyTree:
     """
     if not isinstance(name, str):
         raise ValueError(f"tag got the name {name!r}; wanted tag(value, name) with a string")
-    leaves, structure = jax.tree.flatten(value)
-    return structure.unflatten([_tag_leaf(x, name, leaf) for leaf, x in enumerate(leaves)])
+    leaves, structure = jax.tree_util.tree_flatten_with_path(value)
+    return structure.unflatten(
+        [
+            _tag_leaf(x, name, leaf, jax.tree_util.keystr(path, simple=True, separator="/"))
+            for leaf, (path, x) in enumerate(leaves)
+        ]
+    )
 
 
 @contextlib.contextmanager
-def batch_of_one() -> Iterator[None]:
+def batch_of_one(channels_first: int = 0) -> Iterator[None]:
     """For adapters: what is tagged in here has a batch axis of one, which the tag leaves out.
 
-    JAX's tracing caches know this context, so that no trace made outside is used inside.
+    Args:
+      channels_first: how many axes, beside that of the batch, an array has whose channels come
+        before its positions, such as 3 for `[1, C, H, W]`; the layer is seen channels last.
     """
-    with _in_batch(True):
+    with laid_out(Layout(batch=True, channels_first=channels_first)):
+        yield
+
+
+@contextlib.contextmanager
+def laid_out(layout: Layout) -> Iterator[None]:
+    """What is tagged in here lies so; the tag sees it as `[*spatial, K]`."""
+    with _layout(layout):
         yield
 
 
@@ -65,12 +95,17 @@ def without_batch(x: Any) -> Any:
     return x[0] if _is_batch(x) else x
 
 
-def _tag_leaf(x: Any, name: str, leaf: int) -> Any:
+def _tag_leaf(x: Any, name: str, leaf: int, key: str) -> Any:
     if not (isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating)):
         return x
-    if _in_batch.value and _is_batch(x):
-        return tag_p.bind(x[0], name=name, leaf=leaf)[None]
-    return tag_p.bind(x, name=name, leaf=leaf)
+    layout = _layout.value
+    batched = layout.batch and _is_batch(x)
+    seen = x[0] if batched else x
+    moved = 0 < layout.channels_first == seen.ndim
+    seen = jnp.moveaxis(seen, 0, -1) if moved else seen
+    seen = tag_p.bind(seen, name=name, leaf=leaf, key=key)
+    seen = jnp.moveaxis(seen, -1, 0) if moved else seen
+    return seen[None] if batched else seen
 
 
 def _is_batch(x: Any) -> bool:

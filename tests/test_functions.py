@@ -1,0 +1,189 @@
+"""What all adapters share: batches, channels first, other inputs, and errors in one line."""
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cut_law import check_law
+from flax import nnx
+from flax.training.train_state import TrainState
+
+import jaxcam
+
+IMAGE = jax.random.normal(jax.random.key(0), (6, 5, 3))
+KERNEL = jax.random.normal(jax.random.key(1), (3, 4))
+DENSE = jax.random.normal(jax.random.key(2), (4, 2))
+VARIABLES = {"kernel": KERNEL, "dense": DENSE}
+TRUTH = jnp.tanh(IMAGE @ KERNEL)
+
+
+def of_images(variables, images):
+    x = jaxcam.tag(jnp.tanh(images @ variables["kernel"]), "layer")
+    return x.mean((1, 2)) @ variables["dense"]
+
+
+def of_channels_first(variables, images):
+    assert images.shape == (1, 3, 6, 5)
+    x = jnp.tanh(jnp.einsum("nchw,ck->nkhw", images, variables["kernel"]))
+    x = jaxcam.tag(x, "layer")
+    tokens = jaxcam.tag(x.reshape(1, 4, 30).mT, "tokens")
+    return tokens.mean(1) @ variables["dense"]
+
+
+def test_a_function_of_a_batch():
+    apply_fn = jaxcam.from_function(of_images)
+    check_law(apply_fn, VARIABLES, IMAGE, "layer", TRUTH)
+
+
+def test_channels_first_are_seen_last():
+    apply_fn = jaxcam.from_function(of_channels_first, channels="first")
+    check_law(apply_fn, VARIABLES, IMAGE, "layer", TRUTH)
+    check_law(apply_fn, VARIABLES, IMAGE, "tokens", TRUTH.reshape(30, 4))
+    np.testing.assert_allclose(
+        apply_fn(VARIABLES, IMAGE), jaxcam.from_function(of_images)(VARIABLES, IMAGE), rtol=1e-6
+    )
+
+
+def test_channels_first_without_a_batch():
+    def function(variables, image):
+        x = jaxcam.tag(jnp.tanh(jnp.einsum("chw,ck->khw", image, variables["kernel"])), "layer")
+        return x.mean((1, 2)) @ variables["dense"]
+
+    apply_fn = jaxcam.from_function(function, batch=False, channels="first")
+    check_law(apply_fn, VARIABLES, IMAGE, "layer", TRUTH)
+
+
+def test_other_inputs_are_arguments():
+    def function(variables, meta, images):
+        return of_images(variables, images) * meta["scale"]
+
+    apply_fn = jaxcam.from_function(function, inputs_fn=lambda images, meta: (meta, images))
+    explain = jaxcam.explainer(apply_fn, "layer")
+    many = jax.jit(jax.vmap(explain, in_axes=((None, 0), 0, None)))
+    scales, images = jnp.array([2.0, -1.0]), jnp.stack([IMAGE, IMAGE])
+    found = many((VARIABLES, {"scale": scales}), images, 0)
+    wanted = jaxcam.from_function(of_images)(VARIABLES, IMAGE)
+    np.testing.assert_allclose(found.logits, jnp.outer(scales, wanted), rtol=1e-6)
+    np.testing.assert_allclose(found.weights[0], -2 * found.weights[1], rtol=1e-6)
+
+
+def test_one_other_argument_is_no_tuple():
+    def function(variables, inputs):
+        return of_images(variables, inputs["picture"] + inputs["shift"])
+
+    apply_fn = jaxcam.from_function(
+        function, inputs_fn=lambda x, shift: {"picture": x, "shift": shift}
+    )
+    found = apply_fn((VARIABLES, 1.0), IMAGE)
+    np.testing.assert_allclose(
+        found, jaxcam.from_function(of_images)(VARIABLES, IMAGE + 1), rtol=1e-6
+    )
+
+
+def test_an_image_of_integers_is_explained_as_floats():
+    def apply_fn(variables, image):
+        x = jaxcam.tag(image / 255 @ variables["kernel"], "layer")
+        return jnp.tanh(x).mean((0, 1)) @ variables["dense"]
+
+    image = np.random.default_rng(0).integers(0, 255, (6, 5, 3), np.uint8)
+    explain = jax.jit(jaxcam.explainer(apply_fn, "layer", jaxcam.score_cam))
+    chex.assert_trees_all_equal(
+        explain(VARIABLES, image), explain(VARIABLES, image.astype(np.float32))
+    )
+
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x, train: bool = True):
+        x = nn.Conv(4, (3, 3), name="conv")(x)
+        x = nn.BatchNorm(use_running_average=not train, name="norm")(x)
+        return nn.Dense(2, name="dense")(nn.Dropout(0.5, deterministic=not train)(x).mean((1, 2)))
+
+
+MODULE = Net()
+STATE = jax.jit(lambda: MODULE.init(jax.random.key(0), IMAGE[None], train=False))()
+
+
+@pytest.mark.parametrize(
+    ("variables", "keywords", "message"),
+    [
+        (STATE, {}, r"training mode \(.*norm.*\); let it evaluate.*train=False"),
+        (STATE["params"], {"train": False}, r"collections \['conv'.*'params': params"),
+        ({"params": STATE["params"]}, {"train": False}, r"collections \['params'\].*batch_stats"),
+        (STATE, {"training": False}, r"Net.__call__.*'training'.*from_linen\(\.\.\., train"),
+        ([STATE], {}, r"variables is a list; wanted what module.init returned"),
+    ],
+)
+def test_variables_and_modes_that_do_not_fit_are_refused_in_one_line(variables, keywords, message):
+    with pytest.raises(ValueError, match=message) as error:
+        jaxcam.from_linen(MODULE, **keywords)(variables, IMAGE)
+    assert "\n" not in str(error.value)
+
+
+def test_a_train_state_is_refused_with_the_fix():
+    import optax
+
+    state = TrainState.create(apply_fn=MODULE.apply, params=STATE["params"], tx=optax.sgd(0.1))
+    with pytest.raises(ValueError, match=r"variables is a TrainState;.*'params': state.params"):
+        jaxcam.from_linen(MODULE, train=False)(state, IMAGE)
+    with pytest.raises(ValueError, match=r"apply_fn is Net.apply; .*jaxcam.from_linen\(module"):
+        jaxcam.explainer(state.apply_fn, "conv")
+
+
+def test_a_model_in_place_of_a_function_names_its_adapter():
+    model = nnx.Linear(3, 4, rngs=nnx.Rngs(0))
+    for wrong, message in [
+        (MODULE, r"apply_fn is Net; wanted .*from_linen"),
+        (jax.jit(MODULE.apply), r"apply_fn is Net.apply; .*from_linen"),
+        (model, r"apply_fn is Linear; .*from_nnx"),
+    ]:
+        for call in (jaxcam.explainer, jaxcam.split):
+            with pytest.raises(ValueError, match=message):
+                call(wrong, "layer")
+        with pytest.raises(ValueError, match=message):
+            jaxcam.layers(wrong, STATE, IMAGE)
+
+
+def test_arguments_of_from_function_are_checked():
+    with pytest.raises(ValueError, match=r"channels= 'frist'.*Did you mean 'first'"):
+        jaxcam.from_function(of_images, channels="frist")
+    apply_fn = jaxcam.from_function(of_images, inputs_fn=lambda images, _: images)
+    with pytest.raises(ValueError, match=r"variables is a dict; with inputs_fn= wanted a pair"):
+        apply_fn(VARIABLES, IMAGE)
+
+
+def test_layers_by_pattern_and_without_what_no_map_can_be_made_of():
+    class Weighted(nn.Module):
+        def weight(self):
+            return self.param("weight", nn.initializers.ones, (3, 4))
+
+        @nn.compact
+        def __call__(self, x):
+            return {"maps": [jnp.tanh(x @ self.weight())], "mean": x.mean((1, 2))}
+
+    class Outer(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            found = Weighted(name="inner")(x)
+            return nn.Dense(2, name="dense")(found["maps"][0].mean((1, 2)) + found["mean"].sum())
+
+    module = Outer()
+    variables = module.init(jax.random.key(0), IMAGE[None])
+    apply_fn = jaxcam.from_linen(module)
+
+    def listed(**options):
+        found = jaxcam.layers(apply_fn, variables, IMAGE, **options)
+        return [(layer.name, layer.key, layer.shape) for layer in found]
+
+    weight, maps = ("inner:weight", "", (3, 4)), ("inner", "maps/0", (6, 5, 4))
+    mean, dense = ("inner", "mean", (3,)), ("dense", "", (2,))
+    assert listed() == [maps, dense]
+    assert listed(every=True) == [weight, maps, mean, dense]
+    assert listed(matching="i*r") == [maps]
+    at = jaxcam.split(apply_fn, "inner", leaf="maps/0")
+    assert at(variables, IMAGE)[0].shape == (6, 5, 4)
+    with pytest.raises(ValueError, match=r"leaf='means'; choose leaf= from \[0, 1\] or \['maps/0'"):
+        jaxcam.split(apply_fn, "inner", leaf="means")(variables, IMAGE)
+    assert jaxcam.explainer(apply_fn, at)(variables, IMAGE, 0).heatmap.shape == (6, 5)
