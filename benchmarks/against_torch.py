@@ -56,7 +56,7 @@ def main() -> None:
     images = np.random.default_rng(0).random((BATCH, 224, 224, 3), np.float32)
     targets = [1, 7, 7, 400]
     model = ResNet(18, weights)
-    x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    x = torch.from_numpy(images).to(rivals.DEVICE).permute(0, 3, 1, 2).contiguous()
     rows = []
     for library, methods in METHODS.items():
         for theirs, ours in methods.items():

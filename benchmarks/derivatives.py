@@ -37,7 +37,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tops", nargs="*", help="parts of names; default: all")
     asked = parser.parse_args().tops
-    has_torch = importlib.util.find_spec("torch") is not None
+    # The weights of PyTorch's functions lie on the CPU.
+    has_torch = importlib.util.find_spec("torch") is not None and jax.default_backend() == "cpu"
     rows = []
     for name, make in TOPS.items():
         if not asked or any(part in name for part in asked):

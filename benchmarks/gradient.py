@@ -38,11 +38,11 @@ def _rows(depth: int) -> list[dict[str, Any]]:
     images = np.random.default_rng(0).random((BATCH, 224, 224, 3), np.float32)
     targets = list(range(BATCH))
     runs = _ours(depth, jnp.asarray(images), jnp.array(targets))
-    x = torch.from_numpy(images).permute(0, 3, 1, 2)
+    x = torch.from_numpy(images).to(rivals.DEVICE).permute(0, 3, 1, 2)
     for name, memory_format in {"": torch.contiguous_format, ", last": torch.channels_last}.items():
         model = ResNet(depth, resnet.weights(depth)).to(memory_format=memory_format)
         batch = x.contiguous(memory_format=memory_format)
-        runs[f"torch forward{name}"] = functools.partial(torch.inference_mode()(model), batch)
+        runs[f"torch forward{name}"] = functools.partial(_logits, model, batch)
         for library in ("pytorch_grad_cam", "torchcam"):
             run = rivals.explainer(library, "GradCAM", model, LAYER, batch, targets)
             runs[f"{library}{name}"] = run
@@ -70,6 +70,11 @@ def _ours(depth: int, images: jax.Array, targets: jax.Array) -> dict[str, Any]:
         explain = jax.vmap(jaxcam.explainer(resnet.apply_fn, LAYER, method), in_axes=(None, 0, 0))
         runs[name] = timing.compiled(explain, weights, images, targets)[0]
     return runs
+
+
+def _logits(model: torch.nn.Module, batch: torch.Tensor) -> np.ndarray:
+    with torch.inference_mode():
+        return model(batch).cpu().numpy()
 
 
 def _print(depth: int, rows: list[dict[str, Any]]) -> None:

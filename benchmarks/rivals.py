@@ -15,6 +15,10 @@ from make_torch import stub_torchvision
 
 stub_torchvision()
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+torch.set_default_device(DEVICE)
+torch.set_float32_matmul_precision("high")  # TF32 on a GPU, as in JAX and in PyTorch's convolutions
+
 
 def explainer(
     library: str,
@@ -63,7 +67,7 @@ def _torchcam(method, model, layer, images, targets, chunk_size):
     def run():
         with getattr(methods, method)(model, layer) as explain:
             explain.bs = chunk_size
-            return explain(targets, model(images))[0].detach().numpy()
+            return explain(targets, model(images))[0].detach().cpu().numpy()
 
     return run
 
@@ -75,6 +79,6 @@ def _captum(method, model, layer, images, targets, chunk_size):
 
     def run():
         maps = explain.attribute(images, target=targets)
-        return LayerAttribution.interpolate(maps, images.shape[2:])[:, 0].detach().numpy()
+        return LayerAttribution.interpolate(maps, images.shape[2:])[:, 0].detach().cpu().numpy()
 
     return run

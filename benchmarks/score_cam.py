@@ -78,7 +78,7 @@ def theirs(depth: int, rival: str, threads: int) -> Callable[[], np.ndarray]:
     torch.set_num_threads(threads)
     library, memory_format = RIVALS[rival]
     model = ResNet(depth, resnet.weights(depth)).to(memory_format=memory_format)
-    images = torch.from_numpy(image()).permute(2, 0, 1)[None]
+    images = torch.from_numpy(image()).to(rivals.DEVICE).permute(2, 0, 1)[None]
     images = images.contiguous(memory_format=memory_format)
     return rivals.explainer(library, "ScoreCAM", model, LAYER, images, [TARGET], chunk_size=CHUNK)
 
@@ -88,8 +88,11 @@ def _against_rivals(depth: int) -> list[dict[str, Any]]:
     names = [rival for rival in RIVALS if depth == 18 or "last" not in rival]
     run, compile_s, temporary = explain(depth)
     runs = {"jaxcam": run} | {rival: theirs(depth, rival, threads) for rival in names}
-    peaks = {"jaxcam": timing.peak_memory(ours, depth)}
-    peaks |= {rival: timing.peak_memory(theirs, depth, rival, threads) for rival in names}
+    if rivals.DEVICE == "cpu":
+        peaks = {"jaxcam": timing.peak_memory(ours, depth)}
+        peaks |= {rival: timing.peak_memory(theirs, depth, rival, threads) for rival in names}
+    else:
+        peaks = {"jaxcam": temporary} | {rival: _added_on_the_gpu(runs[rival]) for rival in names}
     samples = timing.in_turns(runs, repeats=REPEATS[depth], warm_up=False)
     rows = [
         {
@@ -105,6 +108,13 @@ def _against_rivals(depth: int) -> list[dict[str, Any]]:
     ]
     compiled = {"compile_s": compile_s, "temporary_mb": temporary}
     return [rows[0] | _channels(depth) | compiled, *rows[1:]]
+
+
+def _added_on_the_gpu(run: Callable[[], np.ndarray]) -> float:
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    return (torch.cuda.max_memory_allocated() - before) / 1e6
 
 
 def _knobs(depth: int) -> list[dict[str, Any]]:
