@@ -67,7 +67,7 @@ def upsample(
 
 
 def unit_range(values: Float[Array | np.ndarray, "*size"]) -> Float[Array, "*size"]:
-    """Moves and scales an array to [0, 1]: its minimum to 0, its maximum to 1 up to rounding.
+    """Moves and scales an array to [0, 1]: its minimum to 0, its maximum to 1 or just below.
 
     A flat array has no range (0/0): it becomes all 0; so does one whose values are neighbours
     among the numbers of its dtype, within 2 units in the last place of the largest, since they
@@ -76,6 +76,7 @@ def unit_range(values: Float[Array | np.ndarray, "*size"]) -> Float[Array, "*siz
     values = accumulated(jnp.asarray(values))
     low = values.min()
     scaled = quotient(values - low, jnp.where(is_flat(values), 0, values.max() - low))
+    scaled = jnp.minimum(scaled, 1)  # on a GPU x / x may be above 1
     # The minimum and maximum of a large array can lose a NaN on CPU.
     return jnp.where(jnp.isnan(values).any(), jnp.nan, scaled)
 
