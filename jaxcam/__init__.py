@@ -18,7 +18,7 @@ from jaxcam._src.base import Convention, Derivatives, Explanation, Layer, Model,
 from jaxcam._src.compiling import CPU_COMPILER_OPTIONS, compiler_options
 
 # Where a model is cut
-from jaxcam._src.cut import batch_of_one, layers, split, tag, to_logits
+from jaxcam._src.cut import batch_of_one, layers, name_calls, split, tag, to_logits
 
 # The bundled networks and images
 from jaxcam._src.demo.bundle import digits_relu, digits_silu, load_canvases
@@ -155,6 +155,7 @@ __all__ = [
     "log_probability",
     "logit",
     "margin",
+    "name_calls",
     "opti_cam",
     "overlay",
     "probability",

@@ -187,3 +187,33 @@ def test_layers_by_pattern_and_without_what_no_map_can_be_made_of():
     with pytest.raises(ValueError, match=r"leaf='means'; choose leaf= from \[0, 1\] or \['maps/0'"):
         jaxcam.split(apply_fn, "inner", leaf="means")(variables, IMAGE)
     assert jaxcam.explainer(apply_fn, at)(variables, IMAGE, 0).heatmap.shape == (6, 5)
+
+
+def test_the_activation_after_a_layer_has_a_name():
+    class Vgg(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            for _ in range(2):
+                x = nn.silu(nn.relu(nn.Conv(4, (3, 3))(x)))
+            return nn.Dense(2)(nn.relu(x).mean((1, 2)))
+
+    module = Vgg()
+    variables = module.init(jax.random.key(0), IMAGE[None])
+    apply_fn = jaxcam.name_calls(jaxcam.from_linen(module), jax.nn.relu, jax.nn.silu)
+    found = jaxcam.layers(apply_fn, variables, IMAGE)
+    assert [(layer.name, layer.runs) for layer in found] == [
+        ("Conv_0", 1), ("Conv_0:relu", 1), ("Conv_0:silu", 1),
+        ("Conv_1", 1), ("Conv_1:relu", 2), ("Conv_1:silu", 1), ("Dense_0", 1),
+    ]  # fmt: skip
+    before, _ = jaxcam.split(apply_fn, "Conv_0")(variables, IMAGE)
+    check_law(apply_fn, variables, IMAGE, "Conv_0:relu", jax.nn.relu(before))
+
+
+def test_calls_of_a_function_without_layers_are_named():
+    def function(variables, image):
+        x = jax.nn.relu(image @ variables["kernel"])
+        return jax.nn.relu(x.mean((0, 1)) @ variables["dense"])
+
+    apply_fn = jaxcam.name_calls(function, jax.nn.relu)
+    truth = jax.nn.relu(IMAGE @ KERNEL)
+    check_law(apply_fn, VARIABLES, IMAGE, "relu", truth, occurrence=0)

@@ -67,9 +67,7 @@ def test_cam_refuses_a_score_that_is_not_linear():
         jaxcam.cam(_tap(score_fn=jaxcam.probability))
 
 
-@pytest.mark.skipif(
-    jax.default_backend() != "cpu", reason="other devices call convolutions by name"
-)
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="elsewhere convolutions are calls")
 def test_grad_cam_costs_one_forward_pass_and_the_backward_pass_of_the_head():
     case = linen()
     layer = "block/conv1"

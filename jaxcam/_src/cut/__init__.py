@@ -14,6 +14,7 @@ import jax.core
 from jaxtyping import Array, Float, PyTree
 
 from jaxcam._src.base import ApplyFn, Head, HeadFn, Layer, SplitFn
+from jaxcam._src.cut.calls import name_calls
 from jaxcam._src.cut.ending import name_of_ending, to_logits
 from jaxcam._src.cut.find import Hit, choose, find_hits, find_seeing
 from jaxcam._src.cut.frameworks import check_apply_fn, maker_of
@@ -29,6 +30,7 @@ __all__ = [
     "laid_out",
     "layers",
     "maker_of",
+    "name_calls",
     "split",
     "tag",
     "to_logits",

@@ -75,6 +75,14 @@ def programs_in(eqn: Any) -> Iterator[Any]:
                 yield body.jaxpr if isinstance(body, jex.ClosedJaxpr) else body
 
 
+def name_of(eqn: Any) -> str | None:
+    """The name of the function that a call is one of; None of another equation."""
+    if eqn.primitive.name == "custom_jvp_call":  # around a call that has the name
+        inner = [inner for body in programs_in(eqn) for inner in body.eqns]
+        return name_of(inner[0]) if len(inner) == 1 else None
+    return param(eqn, "name") if eqn.primitive.name in ("jit", "pjit") else None
+
+
 def is_variable(v: Any) -> bool:
     """Tells a variable of a program from a literal."""
     return not isinstance(v, jex.Literal)

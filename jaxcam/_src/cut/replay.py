@@ -25,7 +25,7 @@ def replay(
 ) -> list[Any]:
     """Runs a program in the current trace: calls inlined, tags dropped but the one `wanted`.
 
-    `finish_fn` may change what an equation, no call, returns; for a tag that is its input.
+    `finish_fn` may change what an equation returns; for a tag that is its input.
     """
     jaxpr = closed.jaxpr
     names = [*jaxpr.constvars, *jaxpr.invars]
@@ -58,10 +58,11 @@ def _replay_equation(
         return _replay_scan(eqn, wanted, inputs)
     if kind in (OPENED if wanted else inlined):
         outputs = replay(body_of(eqn), wanted, inputs, inlined, finish_fn)
-        return [
+        outputs = [
             jax.lax.with_sharding_constraint(x, s) if isinstance(s, jax.sharding.Sharding) else x
             for x, s in zip(outputs, eqn.params.get("out_shardings", outputs), strict=True)
         ]
+        return finish_fn(eqn, outputs)
     values = {v: x for v, x in zip(eqn.invars, inputs, strict=True) if is_variable(v)}
     return finish_fn(eqn, jax.core.eval_jaxpr(alone(eqn), (), *values.values()))
 

@@ -1,0 +1,48 @@
+"""Layers that nobody named: what functions such as `jax.nn.relu` return inside a model."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jaxtyping import Array, PyTree
+
+from jaxcam._src.base import ApplyFn
+from jaxcam._src.cut.programs import name_of
+from jaxcam._src.cut.replay import replay
+from jaxcam._src.cut.tag import batch_of_one, tag, tag_p
+
+
+def name_calls(apply_fn: ApplyFn, *functions: Callable[..., Any]) -> ApplyFn:
+    """The same model, in which what some functions return are layers too.
+
+    A call is named after the layer that ended last before it: with `jax.nn.relu`, "conv1:relu" is
+    the activation after the layer "conv1". Calls before any layer are "relu".
+
+    Args:
+      apply_fn: `(variables, image) -> logits`, with or without tagged layers.
+      *functions: functions of JAX that show in a program by their name: `jax.nn.relu`,
+        `jax.nn.silu`, `jax.nn.leaky_relu`, or your own under `jax.jit`. Calls inside of a loop or
+        of `jax.checkpoint` are not named.
+
+    Returns:
+      `(variables, image) -> logits`.
+    """
+    names = {function.__name__ for function in functions}
+
+    def named_fn(variables: PyTree, image: Array) -> PyTree:
+        traced, shapes = jax.make_jaxpr(apply_fn, return_shape=True)(variables, image)
+        before = ""
+
+        def named(eqn: Any, outputs: Sequence[Any]) -> Sequence[Any]:
+            nonlocal before
+            if eqn.primitive is tag_p:
+                before = f"{eqn.params['name']}:"
+                return [tag_p.bind(*outputs, **eqn.params)]
+            name = name_of(eqn)
+            return tag(list(outputs), before + name) if name in names else outputs
+
+        with batch_of_one():
+            outputs = replay(traced, None, jax.tree.leaves((variables, image)), finish_fn=named)
+        return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+
+    return named_fn
