@@ -65,7 +65,8 @@ CASES = {
 
 def _explainer(name, **knobs):
     def apply_fn(variables, image):
-        x = jaxcam.tag(jax.nn.relu(image @ variables["mix"]), "layer").mean((0, 1))
+        x = image @ variables["mix"]
+        x = jaxcam.tag(jnp.where(x > 0, x, 0), "layer").mean((0, 1))  # which loses a NaN
         x = x if name == "cam" else jnp.tanh(x)
         return (x[None] @ variables["dense"])[0] + variables["bias"]
 

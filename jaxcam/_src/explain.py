@@ -58,7 +58,7 @@ def explainer(
       those of this library; None is the class of the largest logit, where the model returns a
       vector (of a binary score, 1 where the logit is positive). The caller jits, vmaps and shards.
       Inside a trace a target that is no class cannot be refused: then the heatmap is NaN, as it
-      is where the activations or the score are not finite.
+      is where the image, the activations or the score are not finite.
 
     Raises:
       ValueError: no layer was given; by `explain`, where the image, the target or the layer
@@ -77,11 +77,11 @@ def explainer(
 
     def explain(variables: PyTree, image: ArrayLike, target: Any = None) -> Explanation:
         taps = [tap(apply_fn, at, variables, image, target, score_fn=score_fn) for at in chosen]
-        score = score_fn(taps[0].logits, taps[0].target)
+        seen = taps[0].image, score_fn(taps[0].logits, taps[0].target)
         activations = [t.activations for t in taps]
         weights = tuple(method(t) for t in taps)
         cams = map(convention.combine_fn, weights, activations)
-        cams = tuple(sound(cam, a, score) for cam, a in zip(cams, activations, strict=True))
+        cams = tuple(sound(cam, a, *seen) for cam, a in zip(cams, activations, strict=True))
         flat = tuple(map(flatness, weights, activations, cams))
         shape = taps[0].image.shape[:-1]
         heatmaps = [convention.layer_fn(cam, shape) for cam in cams]

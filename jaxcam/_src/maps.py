@@ -88,14 +88,13 @@ def is_flat(values: Float[Array, "*size"]) -> Bool[Array, ""]:
     return alike & jnp.isfinite(values).all()
 
 
-def sound(
-    cam: Float[Array, "*spatial"], activations: Float[Array, "*spatial K"], score: Array
-) -> Float[Array, "*spatial"]:
-    """The map, and NaN where there is none: the activations or the score are not finite.
+def sound(cam: Float[Array, "*spatial"], *seen: Float[Array, "..."]) -> Float[Array, "*spatial"]:
+    """The map, and NaN where there is none: an image, activations or a score are not finite.
 
-    Not every method would show it: some look at no score, and a comparison with NaN is false.
+    Not every method would show it: some look at no score, a comparison with NaN is false, and a
+    ReLU on a CPU may make it 0.
     """
-    finite = jnp.isfinite(activations).all() & jnp.isfinite(score)
+    finite = functools.reduce(jnp.logical_and, (jnp.isfinite(x).all() for x in seen))
     return cam * jnp.where(finite, 1, jnp.nan).astype(cam.dtype)  # the gradient is NaN, too
 
 
