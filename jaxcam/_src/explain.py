@@ -23,7 +23,7 @@ from jaxcam._src.base import (
 )
 from jaxcam._src.conventions.paper import paper
 from jaxcam._src.cut import check_apply_fn, split
-from jaxcam._src.maps import REASONS, flatness
+from jaxcam._src.maps import REASONS, flatness, sound
 from jaxcam._src.scores import likeliest, logit, wants_logits
 from jaxcam._src.weights.gradient import grad_cam
 
@@ -58,7 +58,8 @@ def explainer(
       another input, make that one the image. `target` is what `score_fn` takes, a class index for
       those of this library; None is the class of the largest logit, where the model returns a
       vector (of a binary score, 1 where the logit is positive). The caller jits, vmaps and shards.
-      Inside a trace a target that is no class cannot be refused: then the heatmap is NaN.
+      Inside a trace a target that is no class cannot be refused: then the heatmap is NaN, as it
+      is where the image, the activations or the score are not finite.
 
     Raises:
       ValueError: `apply_fn` is a model, or no layer was given; by `explain`, where the image, the
@@ -78,10 +79,12 @@ def explainer(
 
     def explain(variables: PyTree, image: Any, target: Any = None) -> Explanation:
         taps = [tap(apply_fn, at, variables, image, target, score_fn=score_fn) for at in chosen]
+        seen = taps[0].image, score_fn(taps[0].logits, taps[0].target)
+        activations = [t.activations for t in taps]
         weights = tuple(method(t) for t in taps)
-        pairs = zip(weights, taps, strict=True)
-        cams = tuple(convention.combine_fn(w, t.activations) for w, t in pairs)
-        flat = tuple(map(flatness, weights, (t.activations for t in taps), cams))
+        cams = map(convention.combine_fn, weights, activations)
+        cams = tuple(sound(cam, a, *seen) for cam, a in zip(cams, activations, strict=True))
+        flat = tuple(map(flatness, weights, activations, cams))
         shape = taps[0].image.shape[:-1]
         heatmaps = [convention.layer_fn(cam, shape) for cam in cams]
         heatmap = _fused(fuse_fn, heatmaps) if several else heatmaps[0]
@@ -99,7 +102,7 @@ def why_flat(explanation: Explanation) -> str | None:
       explanation: of one image, outside of a trace.
 
     Returns:
-      The reason, for several layers that of the last; None where the map is not flat.
+      The reason, for several layers that of the last; None where the map is not flat, or NaN.
     """
     codes = explanation.flat if isinstance(explanation.flat, tuple) else (explanation.flat,)
     return REASONS[int(codes[-1])] if all(int(code) for code in codes) else None

@@ -71,21 +71,32 @@ def unit_range(values: Float[Array | np.ndarray, "*size"]) -> Float[Array, "*siz
 
     A flat array has no range (0/0): it becomes all 0; so does one whose values are neighbours
     among the numbers of its dtype, within 2 units in the last place of the largest, since they
-    differ by rounding. A NaN anywhere makes all of it NaN. In float32 at least.
+    differ by rounding. A NaN or an infinity anywhere makes all of it NaN. In float32 at least.
     """
     values = accumulated(jnp.asarray(values))
     low = values.min()
     scaled = quotient(values - low, jnp.where(is_flat(values), 0, values.max() - low))
     scaled = jnp.minimum(scaled, 1)  # on a GPU x / x may be above 1
-    # The minimum and maximum of a large array can lose a NaN on CPU.
-    return jnp.where(jnp.isnan(values).any(), jnp.nan, scaled)
+    return jnp.where(jnp.isfinite(values).all(), scaled, jnp.nan)
 
 
 def is_flat(values: Float[Array, "*size"]) -> Bool[Array, ""]:
     """Whether the values differ by no more than rounding."""
     low, high = values.min(), values.max()
     largest = jnp.maximum(abs(low), abs(high))
-    return high - low <= 2 * jnp.finfo(values.dtype).eps * largest
+    alike = high - low <= 2 * jnp.finfo(values.dtype).eps * largest
+    # The minimum and maximum of a large array can lose a NaN on CPU; and inf <= inf.
+    return alike & jnp.isfinite(values).all()
+
+
+def sound(cam: Float[Array, "*spatial"], *seen: Float[Array, "..."]) -> Float[Array, "*spatial"]:
+    """The map, and NaN where there is none: an image, activations or a score are not finite.
+
+    Not every method would show it: some look at no score, a comparison with NaN is false, and a
+    ReLU on a CPU may make it 0.
+    """
+    finite = functools.reduce(jnp.logical_and, (jnp.isfinite(x).all() for x in seen))
+    return cam * jnp.where(finite, 1, jnp.nan).astype(cam.dtype)  # the gradient is NaN, too
 
 
 def flatness(

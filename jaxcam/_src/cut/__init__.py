@@ -124,10 +124,11 @@ def hoisted(f: Callable[..., Any], *arguments: Any) -> tuple[Callable[..., Any],
       f: traced for `arguments`, arrays or `jax.ShapeDtypeStruct`s.
     """
     traced, shapes = jax.make_jaxpr(f, return_shape=True)(*arguments)
+    program, structure = traced.jaxpr, jax.tree.structure(shapes)  # JAX's caches keep what is pure
 
     def pure(closed_over: list[Any], *arguments: Any) -> Any:
-        outputs = jax.core.eval_jaxpr(traced.jaxpr, closed_over, *jax.tree.leaves(arguments))
-        return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+        outputs = jax.core.eval_jaxpr(program, closed_over, *jax.tree.leaves(arguments))
+        return jax.tree.unflatten(structure, outputs)
 
     return pure, traced.consts
 

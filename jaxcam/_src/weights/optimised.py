@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.base import Tap
 from jaxcam._src.chunks import check_counts
 from jaxcam._src.extras import extra
@@ -49,6 +50,6 @@ def opti_cam(tap: Tap, *, steps: int = 100, learning_rate: float = 0.1) -> Float
             updates, moments = optimiser.update(slope, moments)
         return (u + updates, moments), None
 
-    u = jnp.zeros(shape, jnp.float32)
+    u = jnp.zeros(shape, accumulated(tap.activations).dtype)
     (u, _), _ = jax.lax.scan(step, (u, optimiser.init(u)), length=steps)
     return jax.nn.softmax(u)
