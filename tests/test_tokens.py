@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from transformers import GRID, WIDTH, swin, vit
+from token_models import GRID, WIDTH, swin, vit
 
 import jaxcam
 
