@@ -8,8 +8,9 @@ from typing import Any
 from jaxtyping import PyTree
 
 from jaxcam._src.adapters.functions import check_call, from_function
+from jaxcam._src.adapters.interceptor import interceptor
 from jaxcam._src.base import ApplyFn
-from jaxcam._src.cut import maker_of, tag
+from jaxcam._src.cut import maker_of
 from jaxcam._src.extras import extra
 
 
@@ -60,7 +61,7 @@ def from_linen(
         call = method if callable(method) else getattr(type(module), method or "__call__")
         keywords = {name: x for name, x in apply_kwargs.items() if name not in of_apply}
         check_call(call, (module, *inputs), keywords, "from_linen")
-        with nn.intercept_methods(_interceptor()), _in_one_line(variables):
+        with nn.intercept_methods(interceptor(_name)), _in_one_line(variables):
             return module.apply(variables, *inputs, method=method, rngs=rngs, **apply_kwargs)
 
     return from_function(run, channels=channels, inputs_fn=inputs_fn, output_fn=output_fn)
@@ -95,29 +96,11 @@ def _first_sentence(error: Exception) -> str:
     return str(error).partition(". ")[0].partition(" (http")[0].rstrip(".")
 
 
-def _interceptor() -> Callable[..., Any]:
-    running = []
-
-    def intercept(next_fn, args, kwargs, context):
-        name = _name(context.module.path, context.method_name)
-        # `super().__call__` is intercepted too, and is the same layer.
-        if name is None or name in running:
-            return next_fn(*args, **kwargs)
-        running.append(name)
-        try:
-            output = next_fn(*args, **kwargs)
-        finally:
-            running.pop()
-        return tag(output, name)
-
-    return intercept
-
-
-def _name(path: tuple[str, ...], method: str) -> str | None:
+def _name(module: Any, method: str) -> str | None:
     """The layer's name. None for the model itself, its helpers and a lifted transform's lambda."""
     import flax.linen as nn
 
     is_helper = method.startswith(("_", "<")) or hasattr(nn.Module, method)  # such as param
-    if not path or (is_helper and method != "__call__"):
+    if not module.path or (is_helper and method != "__call__"):
         return None
-    return "/".join(path) + ("" if method == "__call__" else f":{method}")
+    return "/".join(module.path) + ("" if method == "__call__" else f":{method}")
