@@ -3,6 +3,7 @@
 # The model
 from jaxcam._src import conventions
 from jaxcam._src.adapters.functions import from_function
+from jaxcam._src.adapters.haiku import from_haiku
 from jaxcam._src.adapters.linen import from_linen
 from jaxcam._src.adapters.nnx import from_nnx
 
@@ -133,6 +134,7 @@ __all__ = [
     "fem",
     "finer",
     "from_function",
+    "from_haiku",
     "from_linen",
     "from_nnx",
     "fuse_layer_cam",

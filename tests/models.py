@@ -1,6 +1,7 @@
 """One tiny network per framework, for the laws that every adapter and method must keep."""
 
 import functools
+import importlib.util
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -117,4 +118,22 @@ def nnx_net() -> Case:
     return Case(jaxcam.from_nnx(graphdef), variables, image(), "blocks/0")
 
 
+@functools.cache
+def haiku() -> Case:
+    """A network of Haiku itself, with moving averages of one picture."""
+    import haiku as hk
+
+    def net(x, is_training):
+        return hk.nets.MobileNetV1((1,), (8,), CLASSES)(x, is_training)
+
+    transformed = hk.transform_with_state(net)
+    init = jax.jit(functools.partial(transformed.init, is_training=True))
+    with jax.numpy_dtype_promotion("standard"):  # a moving average divides by its counter
+        variables = init(jax.random.key(4), image(2)[None])
+    apply_fn = jaxcam.from_haiku(transformed, is_training=False)
+    return Case(apply_fn, variables, image(), "mobile_net_v1/mobile_net_v1_block")
+
+
 CASES = {"plain": plain, "linen": linen, "nnx": nnx_net}
+if importlib.util.find_spec("haiku"):
+    CASES["haiku"] = haiku

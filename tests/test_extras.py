@@ -35,6 +35,7 @@ def without(monkeypatch):
     [
         ("flax", "flax", lambda: jaxcam.from_linen(None)),
         ("flax", "flax", lambda: jaxcam.from_nnx(None)),
+        ("haiku", "haiku", lambda: jaxcam.from_haiku(None)),
         ("PIL", "cli", jaxcam.load_canvases),
         ("matplotlib", "cli", lambda: jaxcam.overlay(jnp.zeros((2, 2)), jnp.zeros((2, 2)))),
         ("optax", "opti-cam", lambda: jaxcam.explainer(_plain, "layer", jaxcam.opti_cam)(*GIVEN)),

@@ -71,7 +71,7 @@ def test_only_adapters_and_the_demo_know_a_framework():
 
 
 def test_importing_jaxcam_loads_none_of_the_frameworks():
-    heavy = ["flax", "optax", "matplotlib", "PIL", "rich", "sklearn"]
+    heavy = ["flax", "haiku", "optax", "matplotlib", "PIL", "rich", "sklearn"]
     code = f"import sys, jaxcam; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
