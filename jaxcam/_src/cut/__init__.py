@@ -63,12 +63,12 @@ def layers(
     _, seeing = find_seeing(jaxpr, marks)
     runs: dict[Hit, int] = {}
     for hit in find_hits(jaxpr.eqns):
-        is_mapped = (hit.name, hit.leaf) in seeing and (hit.aval.ndim > 1 or not hit.key)
+        is_mapped = (hit.name, hit.leaf) in seeing and (hit.aval.ndim > 1 or not hit.leaf_key)
         if hit.closed_by is None and (every or is_mapped) and fnmatchcase(hit.name, matching):
             place = hit._replace(runs=0)
             runs[place] = runs.get(place, 0) + hit.runs
     return tuple(
-        Layer(hit.name, hit.aval.shape, hit.aval.dtype, count, hit.leaf, hit.key)
+        Layer(hit.name, hit.aval.shape, hit.aval.dtype, count, hit.leaf, hit.leaf_key)
         for hit, count in runs.items()
     )
 

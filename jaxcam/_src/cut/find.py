@@ -15,7 +15,7 @@ class Hit(NamedTuple):
 
     name: str
     leaf: int
-    key: str  # where a value of several arrays holds this one, such as "0/mean"
+    leaf_key: str  # where a value of several arrays holds this one, such as "0/mean"
     aval: Any
     runs: int
     closed_by: str | None  # the primitive around it that no cut can open
@@ -73,7 +73,7 @@ def choose(hits: list[Hit], layer: str, occurrence: int | None, leaf: int | str 
     named = [hit for hit in hits if hit.name == layer]
     if not named:
         raise ValueError(no_such("layer", layer, (hit.name for hit in hits)))
-    leaf = _choose_leaf({hit.leaf: hit.key for hit in named}, layer, leaf)
+    leaf = _choose_leaf({hit.leaf: hit.leaf_key for hit in named}, layer, leaf)
     chosen = [hit for hit in named if hit.leaf == leaf]
     if closed := [hit.closed_by for hit in chosen if hit.closed_by]:
         raise ValueError(

@@ -68,7 +68,7 @@ def _replay_equation(
 
 
 def _marked(inputs: list[Any]) -> list[Any]:
-    return [tag_p.bind(inputs[0], name=CUT, leaf=0, key="")]
+    return [tag_p.bind(inputs[0], name=CUT, leaf=0, leaf_key="")]
 
 
 def _replay_scan(eqn: Any, wanted: Wanted, inputs: list[Any]) -> list[Any]:

@@ -103,7 +103,7 @@ def _tag_leaf(x: Any, name: str, leaf: int, key: str) -> Any:
     seen = x[0] if batched else x
     moved = 0 < layout.channels_first == seen.ndim
     seen = jnp.moveaxis(seen, 0, -1) if moved else seen
-    seen = tag_p.bind(seen, name=name, leaf=leaf, key=key)
+    seen = tag_p.bind(seen, name=name, leaf=leaf, leaf_key=key)
     seen = jnp.moveaxis(seen, -1, 0) if moved else seen
     return seen[None] if batched else seen
 
