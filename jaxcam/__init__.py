@@ -2,6 +2,7 @@
 
 # The model
 from jaxcam._src import conventions
+from jaxcam._src.adapters.equinox import from_equinox
 from jaxcam._src.adapters.functions import from_function
 from jaxcam._src.adapters.haiku import from_haiku
 from jaxcam._src.adapters.linen import from_linen
@@ -133,6 +134,7 @@ __all__ = [
     "exponential",
     "fem",
     "finer",
+    "from_equinox",
     "from_function",
     "from_haiku",
     "from_linen",
