@@ -583,6 +583,18 @@ def test_layers_are_still_instances_of_their_classes_while_cut():
     check_layer(made(Looking), "listed/0", OUTPUTS["listed/0"])
 
 
+def test_no_class_hears_of_its_tagged_subclass():
+    heard = []
+
+    class Listing(Block):
+        def __init_subclass__(cls, **kwargs):
+            heard.append(cls)
+
+    model = made(lambda: Calling(block=Listing()))
+    check_layer(model, "block", last(model.block(CHANNELS_FIRST)))
+    assert heard == []
+
+
 def test_the_users_model_keeps_its_classes_and_values():
     model = made(Noisy)
     structure, values = (
@@ -682,6 +694,15 @@ class Silent(eqx.Module):
     block: Any
 
 
+class Fixed(eqx.Module):
+    """Its mode is part of its structure."""
+
+    inference: bool = eqx.field(static=True, default=False)
+
+    def __call__(self, x):
+        return x.mean(axis=(1, 2))
+
+
 STATEFUL = eqx.nn.make_with_state(Normed)()
 
 
@@ -693,6 +714,7 @@ STATEFUL = eqx.nn.make_with_state(Normed)()
         ((jnp.sin,), r"wanted an equinox.Module.*jaxcam.tag"),
         ((STATEFUL,), r"got tuple; wanted an equinox.Module, and its state beside it"),
         ((Silent(None),), r"Silent, which has no __call__; give method="),
+        ((Fixed(),), r"inference_mode cannot change Fixed.*training=True"),
         (STATEFUL[:1], r"Normed with no state; wanted from_equinox\(model, state\) after"),
         ((STATEFUL[0], STATEFUL), r"Normed with tuple as its state; wanted"),
         ((NET, 3), r"Net with int as its state; wanted"),

@@ -69,7 +69,7 @@ def from_equinox(
     _check_module(model, method)
     _check_state(model, state)
     model = _without_jit(model)
-    model = model if training else eqx.nn.inference_mode(model)
+    model = model if training else _evaluating(model)
     variables, static = eqx.partition((model, state), lambda x: isinstance(x, _ARRAYS))
     structure = jax.tree.structure(variables)
 
@@ -152,6 +152,19 @@ def _without_state(output: Any) -> Any:
 # The layers inside
 
 
+def _evaluating(model: Any) -> Any:
+    import equinox as eqx
+
+    try:
+        return eqx.nn.inference_mode(model)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"eqx.nn.inference_mode cannot change {type(model).__name__} ({error}), perhaps as "
+            "`inference` is a static field; set it where the model is made, and say "
+            "from_equinox(model, training=True)"
+        ) from error
+
+
 def _without_jit(tree: PyTree) -> PyTree:
     """Modules in place of what `eqx.filter_jit` made of them, in which no pytree shows layers."""
     import equinox as eqx
@@ -178,8 +191,19 @@ def _tagged(node: Any, path: tuple[Any, ...] = ()) -> Any:
     )
     if path and callable(copy):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        object.__setattr__(copy, "__class__", _tagging_class(type(copy), name))
+        tagging = object.__new__(_tagging_class(type(copy), name))
+        vars(tagging).update(vars(copy))
+        return tagging
     return copy
+
+
+class _Unlisted:
+    """Spares a class its `__init_subclass__`, which might list all models of a program."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        pass
 
 
 @functools.cache
@@ -190,7 +214,7 @@ def _tagging_class(cls: type, name: str) -> type:
         return _tag_arrays(cls.__call__(self, *args, **kwargs), name)
 
     body = {"__call__": call, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    return type(cls)(cls.__name__, (cls,), body)
+    return type(cls)(cls.__name__, (_Unlisted, cls), body)
 
 
 def _tag_arrays(output: PyTree, name: str) -> PyTree:
