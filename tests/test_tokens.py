@@ -72,6 +72,13 @@ def test_a_layer_behind_the_last_attention_is_refused(layer):
         jax.jit(explain)(vit().variables, vit().image)
 
 
+def test_a_layer_of_tokens_in_place_of_a_grid_is_told_of_it():
+    case = vit()
+    message = r"\[17, 12\] for an image .*jaxcam.token_grid\(apply_fn, 'block0'\) as the layer;"
+    with pytest.raises(ValueError, match=message):
+        jaxcam.explainer(case.apply_fn, "block0")(case.variables, case.image)
+
+
 def test_a_layer_without_tokens_is_refused():
     with pytest.raises(ValueError, match=r"returns \[4, 4, 12\]; wanted tokens \[tokens, K\]"):
         _split(vit(), "patches")

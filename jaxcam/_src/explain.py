@@ -235,9 +235,12 @@ def _check_activations(activations: Array, image: Array, layer: str | SplitFn) -
             "batch axis of its own; name it without: jaxcam.tag(x[0], name)[None]"
         )
     if activations.ndim != image.ndim:
+        at = repr(layer) if isinstance(layer, str) else "layer"
+        tokens = f"Of tokens give jaxcam.token_grid(apply_fn, {at}) as the layer; else choose"
         raise ValueError(
-            f"{name} returns {list(activations.shape)} for an image {list(image.shape)}; "
-            "wanted as many spatial axes in both, and channels last. Choose a layer before the "
+            f"{name} returns {list(activations.shape)} for an image {list(image.shape)}; wanted as "
+            "many spatial axes in both, and channels last. "
+            f"{tokens if activations.ndim == 2 < image.ndim else 'Choose'} a layer before the "
             "positions are pooled or flattened; for a batch of images use jax.vmap"
         )
     size, shape = image.shape[:-1], activations.shape

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from jaxcam._src.arithmetic import accumulated
 
@@ -119,8 +119,8 @@ def binary_logit(logits: Float[Array, "*outputs"], target: Any) -> Float[Array, 
     """
     if getattr(logits, "shape", None) != (1,):
         raise ValueError(
-            f"a binary score got {jax.tree.map(jnp.shape, logits)}; wanted the one logit [1] of a "
-            "sigmoid. For several labels use jaxcam.label_probability; for classes jaxcam.logit"
+            f"a binary score got {_shapes(logits)}; wanted the one logit [1] of a sigmoid. For "
+            "several labels use jaxcam.label_probability; for classes jaxcam.logit"
         )
     z = accumulated(logits)
     return _pick(jnp.concatenate([-z, z]), target)
@@ -183,12 +183,21 @@ def _check_several(logits: Array, name: str) -> None:
         )
 
 
+def _shapes(values: PyTree) -> str:
+    """The shapes by name. No pytree is made of them: some records hold nothing but arrays."""
+    leaves = jax.tree_util.tree_leaves_with_path(values)
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    shapes = {name: jnp.shape(x) for name, (_, x) in zip(names, leaves, strict=True)}
+    return str(shapes.get("", f"{type(values).__name__} {shapes}"))
+
+
 def _pick(values: Any, target: Any) -> Float[Array, ""]:
     if getattr(values, "ndim", None) != 1:
         raise ValueError(
-            f"the model returned {jax.tree.map(jnp.shape, values)}; wanted logits [classes] for "
-            "one image. For a batch of images use jax.vmap(explain, in_axes=(None, 0)); else let "
-            "apply_fn return the logits (adapters: output_fn=), or pass a score_fn of your own"
+            f"the model returned {_shapes(values)}; wanted logits [classes] for one image. For a "
+            "batch of images use jax.vmap(explain, in_axes=(None, 0)); else let apply_fn return "
+            "the logits (adapters: output_fn=, such as lambda output: output.logits), or pass a "
+            "score_fn of your own"
         )
     if not jnp.issubdtype(values.dtype, jnp.floating):
         raise ValueError(f"the model returned {values.dtype}[{len(values)}]; wanted real logits")

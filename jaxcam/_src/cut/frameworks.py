@@ -12,7 +12,7 @@ _MAKERS = {
     "flax.training": "jaxcam.from_linen(module, train=False), and state.params as "
     '{"params": state.params}',
     "transformers": "jaxcam.from_linen(model.module, output_fn=lambda output: output.logits), and "
-    "variables {'params': model.params}",
+    "variables {'params': model.params}, or model.params where it holds 'batch_stats' too",
 }
 
 
