@@ -25,6 +25,7 @@ CHECKED = [
     "audit.compare",
     "audit.report",
     "audit.verdict",
+    "checks",
     "chunks",
     "cli",
     "compiling",

@@ -12,7 +12,7 @@ FLOORS = [
     {"chunks"},
     {"derivatives", "sharding"},
     {"weights", "adapters", "metrics"},
-    {"conventions", "files", "methods", "tokens"},
+    {"checks", "conventions", "files", "methods", "tokens"},
     {"explain"},
     {"audit", "pipeline"},
     {"demo"},

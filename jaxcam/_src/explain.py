@@ -1,6 +1,5 @@
 """The whole path: split the model, tap it, weigh the channels, combine, upsample."""
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -15,16 +14,16 @@ from jaxcam._src.base import (
     Explanation,
     FuseFn,
     Head,
-    ModelWarning,
     ScoreFn,
     SplitFn,
     Tap,
     WeightsFn,
 )
+from jaxcam._src.checks import check_activations, check_score, check_shown, checked_image
 from jaxcam._src.conventions.paper import paper
 from jaxcam._src.cut import check_apply_fn, split
 from jaxcam._src.maps import REASONS, flatness, sound
-from jaxcam._src.scores import likeliest, logit, wants_logits
+from jaxcam._src.scores import likeliest, logit
 from jaxcam._src.weights.gradient import grad_cam
 
 
@@ -141,15 +140,15 @@ def tap(
     split_fn = split(apply_fn, layer) if isinstance(layer, str) else layer
 
     def tap_at(image: Any, target: Any, score_fn: ScoreFn) -> Tap:
-        image = _checked_image(image)
+        image = checked_image(image)
         activations, head = split_fn(variables, image)
-        _check_activations(activations, image, layer)
+        check_activations(activations, image, layer)
         logits = head(activations)
         if target is None and isinstance(logits, jax.Array) and logits.ndim == 1:
             target = likeliest(score_fn, logits)
-        _check_score(score_fn, logits, target)
+        check_score(score_fn, logits, target)
         if isinstance(head, Head):
-            _check_shown(head, score_fn, layer)
+            check_shown(head, score_fn, layer)
         return Tap(
             activations=activations,
             score_activations=lambda activations: score_fn(head(activations), target),
@@ -166,24 +165,6 @@ def tap(
     return tap_at(image, target, score_fn)
 
 
-def _check_shown(head: Head, score_fn: ScoreFn, layer: str | SplitFn) -> None:
-    """Refuses a layer of another input, and warns of probabilities, whose gradient saturates."""
-    if not head.sees_image:
-        name = f"layer {layer!r}" if isinstance(layer, str) else "the layer"
-        raise ValueError(
-            f"what {name} returns does not depend on the image that is explained, but on another "
-            "input of the model; choose another layer or occurrence=, or make that input the image"
-        )
-    if head.ending and wants_logits(score_fn):
-        warnings.warn(
-            f"the model ends in a {head.ending}, so that it returns probabilities where the score "
-            "wants logits; give jaxcam.to_logits(apply_fn), the same model without it, or a "
-            "score_fn of your own",
-            ModelWarning,
-            stacklevel=4,
-        )
-
-
 def _applied(
     apply_fn: ApplyFn, variables: PyTree, image: Array, dtype: np.dtype, logits: PyTree
 ) -> Any:
@@ -197,71 +178,3 @@ def _applied(
 
     returned = apply_fn(jax.tree.map(cast, variables), image)
     return jax.tree.map(lambda x, wanted: x.astype(wanted.dtype), returned, logits)
-
-
-def _checked_image(image: Any) -> Array:
-    if not hasattr(image, "shape") and not isinstance(image, list):
-        raise ValueError(
-            f"got an image of type {type(image).__name__}; wanted one array [*spatial, C]. Of a "
-            "model with other inputs too, they go with the variables: jaxcam.from_function says how"
-        )
-    image = jnp.asarray(image)
-    if jnp.issubdtype(image.dtype, jnp.integer):
-        image = image.astype(jnp.float32)  # of the same values, for a model that scales them itself
-    if not jnp.issubdtype(image.dtype, jnp.floating) or image.ndim < 2 or image.size == 0:
-        raise ValueError(
-            f"got an image {image.dtype}{list(image.shape)}; wanted one floating-point image "
-            "[*spatial, C], scaled as the model expects"
-        )
-    if image.ndim == 3 and _looks_channels_first(image.shape):
-        raise ValueError(
-            f"got an image {list(image.shape)}, which looks like channels first; wanted channels "
-            "last, [H, W, C]: give jnp.moveaxis(image, 0, -1), and move the axis back in apply_fn"
-        )
-    return image
-
-
-def _looks_channels_first(shape: tuple[int, ...]) -> bool:
-    """A picture's number of channels in front of a picture's sides."""
-    short, long = sorted(shape[1:])
-    return shape[0] in (1, 3, 4) and 8 <= short <= long <= 4 * short
-
-
-def _check_activations(activations: Array, image: Array, layer: str | SplitFn) -> None:
-    name = f"layer {layer!r}" if isinstance(layer, str) else "the layer"
-    if activations.ndim == image.ndim + 1 and len(activations) == 1:
-        raise ValueError(
-            f"{name} returns {list(activations.shape)} for one image {list(image.shape)}, with a "
-            "batch axis of its own; name it without: jaxcam.tag(x[0], name)[None]"
-        )
-    if activations.ndim != image.ndim:
-        at = repr(layer) if isinstance(layer, str) else "layer"
-        tokens = f"Of tokens give jaxcam.token_grid(apply_fn, {at}) as the layer; else choose"
-        raise ValueError(
-            f"{name} returns {list(activations.shape)} for an image {list(image.shape)}; wanted as "
-            "many spatial axes in both, and channels last. "
-            f"{tokens if activations.ndim == 2 < image.ndim else 'Choose'} a layer before the "
-            "positions are pooled or flattened; for a batch of images use jax.vmap"
-        )
-    size, shape = image.shape[:-1], activations.shape
-    if len(size) > 1 and not _alike(shape[:-1], size) and _alike(shape[1:], size):
-        raise ValueError(
-            f"{name} returns {list(shape)} for an image {list(image.shape)}, which looks like "
-            "channels first; wanted channels last: name it with "
-            "jnp.moveaxis(jaxcam.tag(jnp.moveaxis(x, 0, -1), name), -1, 0)"
-        )
-
-
-def _alike(shape: tuple[int, ...], size: tuple[int, ...]) -> bool:
-    """Whether a layer's axes may be those of the image: shrunk alike, up to a pixel."""
-    scale = sum(shape) / sum(size)
-    return all(abs(n - scale * whole) <= 1 for n, whole in zip(shape, size, strict=True))
-
-
-def _check_score(score_fn: ScoreFn, logits: Any, target: Any) -> None:
-    score = jax.eval_shape(lambda logits: score_fn(logits, target), logits)
-    if getattr(score, "shape", None) != ():
-        raise ValueError(
-            f"score_fn returned {score}; wanted a scalar for one image and one target; for many "
-            "targets use jax.vmap over target"
-        )

@@ -1,0 +1,102 @@
+"""What is refused at the door, with what to do: images, layers and scores that fit no map."""
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxcam._src.base import Head, ModelWarning, ScoreFn, SplitFn
+from jaxcam._src.scores import wants_logits
+
+
+def checked_image(image: Any) -> Array:
+    """The image as an array of floats."""
+    if not hasattr(image, "shape") and not isinstance(image, list):
+        raise ValueError(
+            f"got an image of type {type(image).__name__}; wanted one array [*spatial, C]. Of a "
+            "model with other inputs too, they go with the variables: jaxcam.from_function says how"
+        )
+    image = jnp.asarray(image)
+    if jnp.issubdtype(image.dtype, jnp.integer):
+        image = image.astype(jnp.float32)  # of the same values, for a model that scales them itself
+    if not jnp.issubdtype(image.dtype, jnp.floating) or image.ndim < 2 or image.size == 0:
+        raise ValueError(
+            f"got an image {image.dtype}{list(image.shape)}; wanted one floating-point image "
+            "[*spatial, C], scaled as the model expects"
+        )
+    if image.ndim == 3 and _looks_channels_first(image.shape):
+        raise ValueError(
+            f"got an image {list(image.shape)}, which looks like channels first; wanted channels "
+            'last, [H, W, C]: give jnp.moveaxis(image, 0, -1), and say channels="first" to the '
+            "adapter or to jaxcam.from_function"
+        )
+    return image
+
+
+def _looks_channels_first(shape: tuple[int, ...]) -> bool:
+    """A picture's number of channels in front of a picture's sides."""
+    short, long = sorted(shape[1:])
+    return shape[0] in (1, 3, 4) and 8 <= short <= long <= 4 * short
+
+
+def check_activations(activations: Array, image: Array, layer: str | SplitFn) -> None:
+    """Refuses a layer whose axes are not the image's positions and channels."""
+    name = f"layer {layer!r}" if isinstance(layer, str) else "the layer"
+    if activations.ndim == image.ndim + 1 and len(activations) == 1:
+        raise ValueError(
+            f"{name} returns {list(activations.shape)} for one image {list(image.shape)}, with a "
+            "batch axis of its own; name it without: jaxcam.tag(x[0], name)[None]"
+        )
+    if activations.ndim != image.ndim:
+        at = repr(layer) if isinstance(layer, str) else "layer"
+        tokens = f"Of tokens give jaxcam.token_grid(apply_fn, {at}) as the layer; else choose"
+        raise ValueError(
+            f"{name} returns {list(activations.shape)} for an image {list(image.shape)}; wanted as "
+            "many spatial axes in both, and channels last. "
+            f"{tokens if activations.ndim == 2 < image.ndim else 'Choose'} a layer before the "
+            "positions are pooled or flattened; for a batch of images use jax.vmap"
+        )
+    size, shape = image.shape[:-1], activations.shape
+    if len(size) > 1 and not _alike(shape[:-1], size) and _alike(shape[1:], size):
+        raise ValueError(
+            f"{name} returns {list(shape)} for an image {list(image.shape)}, which looks like "
+            'channels first; wanted channels last: say channels="first" to the adapter or to '
+            "jaxcam.from_function, or name it with "
+            "jnp.moveaxis(jaxcam.tag(jnp.moveaxis(x, 0, -1), name), -1, 0)"
+        )
+
+
+def _alike(shape: tuple[int, ...], size: tuple[int, ...]) -> bool:
+    """Whether a layer's axes may be those of the image: shrunk alike, up to a pixel."""
+    scale = sum(shape) / sum(size)
+    return all(abs(n - scale * whole) <= 1 for n, whole in zip(shape, size, strict=True))
+
+
+def check_shown(head: Head, score_fn: ScoreFn, layer: str | SplitFn) -> None:
+    """Refuses a layer of another input, and warns of probabilities, whose gradient saturates."""
+    if not head.sees_image:
+        name = f"layer {layer!r}" if isinstance(layer, str) else "the layer"
+        raise ValueError(
+            f"what {name} returns does not depend on the image that is explained, but on another "
+            "input of the model; choose another layer or occurrence=, or make that input the image"
+        )
+    if head.ending and wants_logits(score_fn):
+        warnings.warn(
+            f"the model ends in a {head.ending}, so that it returns probabilities where the score "
+            "wants logits; give jaxcam.to_logits(apply_fn), the same model without it, or a "
+            "score_fn of your own",
+            ModelWarning,
+            stacklevel=4,
+        )
+
+
+def check_score(score_fn: ScoreFn, logits: Any, target: Any) -> None:
+    """Refuses a score that is no scalar."""
+    score = jax.eval_shape(lambda logits: score_fn(logits, target), logits)
+    if getattr(score, "shape", None) != ():
+        raise ValueError(
+            f"score_fn returned {score}; wanted a scalar for one image and one target; for many "
+            "targets use jax.vmap over target"
+        )
