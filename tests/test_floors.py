@@ -68,7 +68,7 @@ def test_only_adapters_and_the_demo_know_a_framework():
     for path in (ROOT / "_src").rglob("*.py"):
         if _part(path) not in {"adapters", "demo"}:
             packages = {name.split(".")[0] for name, _ in _imports(path)}
-            assert not packages & {"equinox", "flax"}, path
+            assert not packages & {"equinox", "flax", "haiku"}, path
 
 
 def test_importing_jaxcam_loads_none_of_the_frameworks():
