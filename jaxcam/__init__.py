@@ -2,6 +2,7 @@
 
 # The model
 from jaxcam._src import conventions
+from jaxcam._src.adapters.equinox import from_equinox
 from jaxcam._src.adapters.functions import from_function
 from jaxcam._src.adapters.linen import from_linen
 from jaxcam._src.adapters.nnx import from_nnx
@@ -132,6 +133,7 @@ __all__ = [
     "exponential",
     "fem",
     "finer",
+    "from_equinox",
     "from_function",
     "from_linen",
     "from_nnx",

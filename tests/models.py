@@ -1,6 +1,7 @@
 """One tiny network per framework, for the laws that every adapter and method must keep."""
 
 import functools
+import importlib.util
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -118,3 +119,55 @@ def nnx_net() -> Case:
 
 
 CASES = {"plain": plain, "linen": linen, "nnx": nnx_net}
+
+if importlib.util.find_spec("equinox"):
+    import equinox as eqx
+
+    class EquinoxBlock(eqx.Module):
+        conv1: eqx.nn.Conv2d
+        norm: eqx.nn.BatchNorm
+        conv2: eqx.nn.Conv2d
+        shortcut: eqx.nn.Conv2d
+
+        def __init__(self, features_in, features, key):
+            keys = jax.random.split(key, 3)
+            self.conv1 = eqx.nn.Conv2d(features_in, features, 3, padding=1, key=keys[0])
+            self.norm = eqx.nn.BatchNorm(features, "batch", mode="ema")
+            self.conv2 = eqx.nn.Conv2d(features, features, 3, padding=1, key=keys[1])
+            self.shortcut = eqx.nn.Conv2d(features_in, features, 1, key=keys[2])
+
+        def __call__(self, x, state):
+            y, state = self.norm(self.conv1(x), state)
+            return jax.nn.relu(self.conv2(jax.nn.relu(y)) + self.shortcut(x)), state
+
+    class EquinoxNet(eqx.Module):
+        stem: eqx.nn.Conv2d
+        block: EquinoxBlock
+        dropout: eqx.nn.Dropout
+        classifier: eqx.nn.Linear
+
+        def __init__(self, key):
+            keys = jax.random.split(key, 3)
+            padding = ((0, 1), (0, 1))  # "SAME" of an even size in steps of 2
+            self.stem = eqx.nn.Conv2d(3, 6, 3, 2, padding, key=keys[0])
+            self.block = EquinoxBlock(6, 8, keys[1])
+            self.dropout = eqx.nn.Dropout(0.5)
+            self.classifier = eqx.nn.Linear(8, CLASSES, key=keys[2])
+
+        def __call__(self, x, state):
+            x, state = self.block(jax.nn.relu(self.stem(x)), state)
+            return self.classifier(self.dropout(x).mean(axis=(1, 2))), state
+
+    def equinox_model() -> tuple[EquinoxNet, eqx.nn.State]:
+        """The same in Equinox, with statistics as after some training."""
+        model, state = eqx.nn.make_with_state(EquinoxNet)(jax.random.key(4))
+        statistics = jnp.linspace(-0.5, 0.5, 8), jnp.linspace(0.5, 2.0, 8)
+        norm: Any = model.block.norm
+        return model, state.set(norm.ema_state_index, statistics)
+
+    @functools.cache
+    def equinox() -> Case:
+        """The residual network in Equinox."""
+        return Case(*jaxcam.from_equinox(*equinox_model()), image(), "block")
+
+    CASES["equinox"] = equinox

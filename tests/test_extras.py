@@ -35,6 +35,7 @@ def without(monkeypatch):
     [
         ("flax", "flax", lambda: jaxcam.from_linen(None)),
         ("flax", "flax", lambda: jaxcam.from_nnx(None)),
+        ("equinox", "equinox", lambda: jaxcam.from_equinox(None)),
         ("PIL", "cli", jaxcam.load_canvases),
         ("matplotlib", "cli", lambda: jaxcam.overlay(jnp.zeros((2, 2)), jnp.zeros((2, 2)))),
         ("optax", "opti-cam", lambda: jaxcam.explainer(_plain, "layer", jaxcam.opti_cam)(*GIVEN)),
@@ -58,7 +59,7 @@ def test_the_command_line_names_its_extra_in_one_line(without, monkeypatch, caps
 
 
 def test_a_plain_model_needs_nothing_but_jax(without):
-    without("flax", "optax", "matplotlib", "PIL", "rich")
+    without("equinox", "flax", "optax", "matplotlib", "PIL", "rich")
 
     explanation = jaxcam.explainer(_plain, "layer")(*GIVEN)
     assert explanation.heatmap.shape == (4, 4)
