@@ -146,6 +146,8 @@ def _without_state(output: Any) -> Any:
     if not isinstance(output, tuple):
         return output
     kept = [x for x in output if not isinstance(x, eqx.nn.State)]
+    if len(kept) == len(output):
+        return output
     return kept[0] if len(kept) == 1 else tuple(kept)
 
 
