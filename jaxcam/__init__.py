@@ -5,6 +5,7 @@ from jaxcam._src import conventions
 from jaxcam._src.adapters.equinox import from_equinox
 from jaxcam._src.adapters.functions import from_function
 from jaxcam._src.adapters.haiku import from_haiku
+from jaxcam._src.adapters.keras import from_keras
 from jaxcam._src.adapters.linen import from_linen
 from jaxcam._src.adapters.nnx import from_nnx
 
@@ -137,6 +138,7 @@ __all__ = [
     "from_equinox",
     "from_function",
     "from_haiku",
+    "from_keras",
     "from_linen",
     "from_nnx",
     "fuse_layer_cam",

@@ -6,6 +6,8 @@ from pathlib import Path
 # Most of the time goes into compiling programs that run once. CI also runs with XLA's own level.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
+os.environ["KERAS_BACKEND"] = "jax"  # Keras reads it when it is imported
+
 import jax
 import pytest
 from jaxtyping import install_import_hook

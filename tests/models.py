@@ -1,5 +1,6 @@
 """One tiny network per framework, for the laws that every adapter and method must keep."""
 
+import contextlib
 import functools
 import importlib.util
 from typing import Any, NamedTuple
@@ -134,7 +135,41 @@ def haiku() -> Case:
     return Case(apply_fn, variables, image(), "mobile_net_v1/mobile_net_v1_block")
 
 
+@functools.cache
+def keras_net() -> Case:
+    """The same in Keras 3."""
+    import keras
+    from keras.layers import BatchNormalization, Conv2D, Dense, Dropout, GlobalAveragePooling2D
+
+    keras.utils.set_random_seed(4)
+
+    def apply_fn(variables, image):
+        with jax_defaults():
+            return strict_fn(variables, image)
+
+    with jax_defaults():
+        images = keras.Input((12, 10, 3))
+        x = Conv2D(6, 3, 2, "same", activation="relu", name="stem")(images)
+        y = BatchNormalization(name="norm")(Conv2D(8, 3, padding="same", name="conv1")(x))
+        y = Conv2D(8, 3, padding="same", name="conv2")(keras.ops.relu(y))
+        x = keras.layers.ReLU(name="block")(y + Conv2D(8, 1, name="shortcut")(x))
+        x = GlobalAveragePooling2D(name="pool")(Dropout(0.5, name="dropout")(x))
+        model = keras.Model(images, Dense(CLASSES, name="classifier")(x))
+        strict_fn, variables = jaxcam.from_keras(model)
+    return Case(apply_fn, variables, image(), "block")
+
+
+@contextlib.contextmanager
+def jax_defaults():
+    """The defaults of JAX that Keras counts on, in place of the strict and quick ones of tests."""
+    promotion = jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard")
+    with promotion[0], promotion[1], jax.default_prng_impl("threefry2x32"):
+        yield
+
+
 CASES = {"plain": plain, "linen": linen, "nnx": nnx_net}
+if importlib.util.find_spec("keras"):
+    CASES["keras"] = keras_net
 if importlib.util.find_spec("haiku"):
     CASES["haiku"] = haiku
 

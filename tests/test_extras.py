@@ -37,6 +37,7 @@ def without(monkeypatch):
         ("flax", "flax", lambda: jaxcam.from_nnx(None)),
         ("haiku", "haiku", lambda: jaxcam.from_haiku(None)),
         ("equinox", "equinox", lambda: jaxcam.from_equinox(None)),
+        ("keras", "keras", lambda: jaxcam.from_keras(None)),
         ("PIL", "cli", jaxcam.load_canvases),
         ("matplotlib", "cli", lambda: jaxcam.overlay(jnp.zeros((2, 2)), jnp.zeros((2, 2)))),
         ("optax", "opti-cam", lambda: jaxcam.explainer(_plain, "layer", jaxcam.opti_cam)(*GIVEN)),
@@ -60,7 +61,7 @@ def test_the_command_line_names_its_extra_in_one_line(without, monkeypatch, caps
 
 
 def test_a_plain_model_needs_nothing_but_jax(without):
-    without("equinox", "flax", "optax", "matplotlib", "PIL", "rich")
+    without("equinox", "flax", "haiku", "keras", "optax", "matplotlib", "PIL", "rich")
 
     explanation = jaxcam.explainer(_plain, "layer")(*GIVEN)
     assert explanation.heatmap.shape == (4, 4)
