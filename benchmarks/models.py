@@ -1,6 +1,6 @@
 """Which models does the cut take apart, exactly, and what does tracing a map cost over the model?
 
-Networks of Keras, Equinox, Haiku and Hugging Face (which are Flax), unmodified, with random weights.
+Networks of Keras, Equinox, Haiku and Hugging Face (which are Flax), with random weights.
 For each: its layers, how far the head of the activations is from the model, how long tracing and
 compiling Grad-CAM takes over a plain forward pass of the framework itself, what `structure` says of
 the head, and one Grad-CAM++ with exact derivatives over one Grad-CAM. Families that are not
