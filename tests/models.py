@@ -161,7 +161,7 @@ def keras_net() -> Case:
 
 @contextlib.contextmanager
 def jax_defaults():
-    """The defaults of JAX that Keras counts on, in place of the strict and quick ones of tests."""
+    """The defaults of JAX that readers and Keras have, in place of the strict ones of tests."""
     promotion = jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard")
     with promotion[0], promotion[1], jax.default_prng_impl("threefry2x32"):
         yield

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from models import jax_defaults
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
@@ -17,9 +18,10 @@ def _cells(path: Path) -> list[str]:
 def test_notebook_runs(path):
     assert path.stat().st_size < 1_000_000
     namespace = {"__name__": "__main__"}
-    for cell in _cells(path):
-        assert "_src" not in cell
-        exec(compile(cell, path.name, "exec"), namespace)
+    with jax_defaults():
+        for cell in _cells(path):
+            assert "_src" not in cell
+            exec(compile(cell, path.name, "exec"), namespace)
 
 
 def test_there_are_notebooks():

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from models import jax_defaults
 
 import jaxcam
 from jaxcam._src import cli
@@ -31,9 +32,10 @@ def test_every_block_is_of_a_kind_that_is_tested():
 
 def test_python_blocks_run_in_order(capsys):
     namespace = {}
-    for block in _blocks("python"):
-        if not block.startswith(MODULE):
-            exec(compile(block, "README.md", "exec"), namespace)
+    with jax_defaults():
+        for block in _blocks("python"):
+            if not block.startswith(MODULE):
+                exec(compile(block, "README.md", "exec"), namespace)
     assert namespace["heatmaps"].shape == (24, 64, 64)
     assert namespace["picture"].shape == (64, 64, 3)
     assert len(namespace["explanations"]) == 3
