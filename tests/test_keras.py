@@ -517,7 +517,7 @@ def test_variables_and_arguments_that_do_not_fit_are_refused_in_one_line():
 
 def test_logits_in_place_of_the_softmax():
     model = sequential()
-    ended = keras.Sequential([*model.layers, layers.Softmax()])
+    ended = keras.Sequential([keras.Input((6, 5, 3)), *model.layers, layers.Softmax()])
     wanted_fn, variables = jaxcam.from_keras(model)
     apply_fn, _ = jaxcam.from_keras(ended, logits=True)
     chex.assert_trees_all_close(apply_fn(variables, IMAGE), wanted_fn(variables, IMAGE), rtol=1e-6)
