@@ -87,9 +87,10 @@ from jaxcam._src.weights.gradient import (
     shapley_cam,
     xgrad_cam,
 )
+from jaxcam._src.weights.grouped import blurred, group_cam
 from jaxcam._src.weights.guided import guided_grad_cam, guided_gradient
 from jaxcam._src.weights.optimised import opti_cam
-from jaxcam._src.weights.perturbation import blurred, group_cam, is_cam, score_cam, ss_cam
+from jaxcam._src.weights.perturbation import is_cam, score_cam, ss_cam
 from jaxcam._src.weights.smoothed import (
     integrated_grad_cam,
     smooth,

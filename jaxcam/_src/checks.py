@@ -88,7 +88,7 @@ def check_shown(head: Head, score_fn: ScoreFn, layer: str | SplitFn) -> None:
             "wants logits; give jaxcam.to_logits(apply_fn), the same model without it, or a "
             "score_fn of your own",
             ModelWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
 
 

@@ -1,5 +1,6 @@
 """The whole path: split the model, tap it, weigh the channels, combine, upsample."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +41,7 @@ def explainer(
 
     Args:
       apply_fn: `(variables, image) -> logits`, with tagged layers: a function that calls
-        `jaxcam.tag`, or what `from_linen` and `from_nnx` return.
+        `jaxcam.tag`, or what an adapter returns, such as `from_linen`.
       layer: the name of a layer; or what `jaxcam.split` returns, to choose one run of a layer
         that runs several times; or a list or tuple of these, shallow to deep, to be fused.
       method: `Tap -> weights`. Bind its knobs with `functools.partial`.
@@ -138,31 +139,27 @@ def tap(
             "jaxcam.split returns"
         )
     split_fn = split(apply_fn, layer) if isinstance(layer, str) else layer
-
-    def tap_at(image: Any, target: Any, score_fn: ScoreFn) -> Tap:
-        image = checked_image(image)
-        activations, head = split_fn(variables, image)
-        check_activations(activations, image, layer)
-        logits = head(activations)
-        if target is None and isinstance(logits, jax.Array) and logits.ndim == 1:
-            target = likeliest(score_fn, logits)
-        check_score(score_fn, logits, target)
-        if isinstance(head, Head):
-            check_shown(head, score_fn, layer)
-        return Tap(
-            activations=activations,
-            score_activations=lambda activations: score_fn(head(activations), target),
-            image=image,
-            score_image=lambda other: score_fn(
-                _applied(apply_fn, variables, other, image.dtype, logits), target
-            ),
-            logits=logits,
-            target=target,
-            at_image=lambda image: tap_at(image, target, score_fn),
-            at_score=lambda score_fn: tap_at(image, target, score_fn),
-        )
-
-    return tap_at(image, target, score_fn)
+    image = checked_image(image)
+    activations, head = split_fn(variables, image)
+    check_activations(activations, image, layer)
+    logits = head(activations)
+    if target is None and isinstance(logits, jax.Array) and logits.ndim == 1:
+        target = likeliest(score_fn, logits)
+    check_score(score_fn, logits, target)
+    if isinstance(head, Head):
+        check_shown(head, score_fn, layer)
+    again = functools.partial(tap, apply_fn, layer, variables)
+    applied = functools.partial(_applied, apply_fn, variables, dtype=image.dtype, logits=logits)
+    return Tap(
+        activations=activations,
+        score_activations=lambda activations: score_fn(head(activations), target),
+        image=image,
+        score_image=lambda other: score_fn(applied(other), target),
+        logits=logits,
+        target=target,
+        at_image=lambda image: again(image, target, score_fn=score_fn),
+        at_score=lambda score_fn: again(image, target, score_fn=score_fn),
+    )
 
 
 def _applied(

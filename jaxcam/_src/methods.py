@@ -22,8 +22,9 @@ from jaxcam._src.weights.gradient import (
     shapley_cam,
     xgrad_cam,
 )
+from jaxcam._src.weights.grouped import group_cam
 from jaxcam._src.weights.optimised import opti_cam
-from jaxcam._src.weights.perturbation import group_cam, is_cam, score_cam, ss_cam
+from jaxcam._src.weights.perturbation import is_cam, score_cam, ss_cam
 from jaxcam._src.weights.smoothed import integrated_grad_cam, smooth_grad_cam_plus_plus
 
 _ALL = (

@@ -57,7 +57,10 @@ def list_layers(options: argparse.Namespace) -> None:
         choice = {"matching": options.matching, "every": options.every}
         found = layers(model.apply_fn, model.variables, blank(model), **choice)
     if not found:
-        raise UsageError(f"the model has no layers that match {options.matching!r}")
+        raise UsageError(
+            f"the model has no layers that match {options.matching!r} and can be explained; "
+            "--every lists what else it names, and jaxcam.tag names more"
+        )
     alike = _alike(found, grouped=len(found) > _MANY and options.matching == "*")
     width = max(len(name) for name, _ in alike)
     for name, (layer, *others) in alike:

@@ -55,6 +55,9 @@ def layers(
       matching: which names, as a shell would match them: "blocks/*/conv?".
       every: lists too what no map can be made of: what does not depend on the image, such as a
         parameter, and of a layer that returns several arrays those without positions.
+
+    Raises:
+      ValueError: `apply_fn` is a model or a method of one; it names the adapter.
     """
     check_apply_fn(apply_fn)
     jaxpr = jax.make_jaxpr(apply_fn)(variables, image).jaxpr

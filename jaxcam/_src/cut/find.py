@@ -68,7 +68,8 @@ def choose(hits: list[Hit], layer: str, occurrence: int | None, leaf: int | str 
     if not hits:
         raise ValueError(
             f"there is no layer {layer!r}: the function has no named layers. Wrap the module with "
-            "jaxcam.from_linen or jaxcam.from_nnx, or name a value in it with jaxcam.tag"
+            "the adapter of its framework (jaxcam.from_linen, from_nnx, from_keras, from_equinox, "
+            "from_haiku), or name a value in it with jaxcam.tag"
         )
     named = [hit for hit in hits if hit.name == layer]
     if not named:
