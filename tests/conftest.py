@@ -12,8 +12,10 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
-# What one test or worker has compiled, the others and the processes that they start need not.
-PROGRAMS = Path(__file__).parents[1] / ".pytest_cache" / "programs"
+# What one test has compiled, the others and the processes that they start need not. Each worker has
+# its own: JAX writes such a file in place, so that another worker may read half of it.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+PROGRAMS = Path(__file__).parents[1] / ".pytest_cache" / "programs" / WORKER
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(PROGRAMS)  # for processes
 jax.config.update("jax_compilation_cache_dir", str(PROGRAMS))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
