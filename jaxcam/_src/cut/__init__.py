@@ -4,7 +4,6 @@ What neither leads to the tagged value nor depends on it, such as a shortcut aro
 before the cut too: there it is computed once.
 """
 
-import functools
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Any
@@ -18,8 +17,8 @@ from jaxcam._src.cut.calls import name_calls
 from jaxcam._src.cut.ending import name_of_ending, to_logits
 from jaxcam._src.cut.find import Hit, choose, find_hits, find_seeing
 from jaxcam._src.cut.frameworks import check_apply_fn, maker_of
+from jaxcam._src.cut.opened import opened
 from jaxcam._src.cut.partition import partition, reaches
-from jaxcam._src.cut.replay import replay
 from jaxcam._src.cut.tag import Layout, batch_of_one, laid_out, tag, without_batch
 
 __all__ = [
@@ -102,15 +101,15 @@ def split(
     def split_fn(variables: PyTree, image: Array) -> tuple[Array, HeadFn]:
         traced, shapes = jax.make_jaxpr(apply_fn, return_shape=True)(variables, image)
         wanted = choose(list(find_hits(traced.jaxpr.eqns)), layer, occurrence, leaf)
-        arguments = jax.tree.leaves((variables, image))
-        program = jax.make_jaxpr(functools.partial(replay, traced, wanted))(arguments)
-        prefix, head = partition(program.jaxpr, layer)
-        activations, *residuals = jax.core.eval_jaxpr(prefix, program.consts, *arguments)
+        program, constants = opened(traced, wanted=wanted)
+        prefix, head = partition(program, layer)
+        arguments = [*constants, *jax.tree.leaves((variables, image))]
+        activations, *residuals = jax.core.eval_jaxpr(prefix, (), *arguments)
 
         def head_fn(activations: Array) -> PyTree:
             _check_like(activations, head.invars[0].aval, layer)
             inputs = (activations, *residuals, *arguments)
-            outputs = jax.core.eval_jaxpr(head, program.consts, *inputs)
+            outputs = jax.core.eval_jaxpr(head, (), *inputs)
             return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
         own = prefix.invars[len(arguments) - len(jax.tree.leaves(image)) :]

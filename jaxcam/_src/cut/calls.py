@@ -1,14 +1,14 @@
 """Layers that nobody named: what functions such as `jax.nn.relu` return inside a model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from jaxtyping import Array, PyTree
 
 from jaxcam._src.base import ApplyFn
+from jaxcam._src.cut.opened import Finish, opened
 from jaxcam._src.cut.programs import name_of
-from jaxcam._src.cut.replay import replay
 from jaxcam._src.cut.tag import batch_of_one, tag, tag_p
 
 
@@ -33,16 +33,18 @@ def name_calls(apply_fn: ApplyFn, *functions: Callable[..., Any]) -> ApplyFn:
         traced, shapes = jax.make_jaxpr(apply_fn, return_shape=True)(variables, image)
         before = ""
 
-        def named(eqn: Any, outputs: Sequence[Any]) -> Sequence[Any]:
+        def tag_for(eqn: Any) -> Finish | None:
             nonlocal before
             if eqn.primitive is tag_p:
                 before = f"{eqn.params['name']}:"
-                return [tag_p.bind(*outputs, **eqn.params)]
-            name = name_of(eqn)
-            return tag(list(outputs), before + name) if name in names else outputs
+                return None
+            name = before + str(name_of(eqn))
+            return (lambda *outputs: tag([*outputs], name)) if name_of(eqn) in names else None
 
         with batch_of_one():
-            outputs = replay(traced, None, jax.tree.leaves((variables, image)), finish_fn=named)
+            program, constants = opened(traced, keep_tags=True, finish_for=tag_for)
+        arguments = [*constants, *jax.tree.leaves((variables, image))]
+        outputs = jax.core.eval_jaxpr(program, (), *arguments)
         return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
     return named_fn

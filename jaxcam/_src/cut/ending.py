@@ -1,7 +1,5 @@
 """What a program ends in: a softmax or a sigmoid, and the logits before it."""
 
-import functools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,9 +7,8 @@ import jax.core
 from jaxtyping import Array, PyTree
 
 from jaxcam._src.base import ApplyFn
+from jaxcam._src.cut.opened import opened
 from jaxcam._src.cut.programs import CALLS, alone, is_variable, programs_in
-from jaxcam._src.cut.replay import replay
-from jaxcam._src.cut.tag import tag_p
 
 # What may stand between a softmax and the end: numbers only move.
 _MOVES = frozenset(
@@ -60,26 +57,21 @@ def to_logits(apply_fn: ApplyFn) -> ApplyFn:
 
     def logits_fn(variables: PyTree, image: Array) -> Array:
         traced = jax.make_jaxpr(apply_fn)(variables, image)
-        inlined = functools.partial(replay, traced, None, finish_fn=_tagged_again)
-        arguments = jax.tree.leaves((variables, image))
-        program = jax.make_jaxpr(inlined)(arguments)
-        found = _ending(program.jaxpr)
+        program, constants = opened(traced, keep_tags=True)
+        found = _ending(program)
         if found is None:
             raise ValueError(
                 "the model shows no softmax and no sigmoid at its end; if it returns logits, leave "
                 "out jaxcam.to_logits, else let apply_fn return them (adapters: output_fn=)"
             )
-        before = program.jaxpr.replace(outvars=[found.logits])
-        (value,) = jax.core.eval_jaxpr(before, program.consts, *arguments)
+        before = program.replace(outvars=[found.logits])
+        arguments = [*constants, *jax.tree.leaves((variables, image))]
+        (value,) = jax.core.eval_jaxpr(before, (), *arguments)
         for move in found.moves:
             (value,) = jax.core.eval_jaxpr(alone(move), (), value)
         return value
 
     return logits_fn
-
-
-def _tagged_again(eqn: Any, outputs: Sequence[Any]) -> Sequence[Any]:
-    return [tag_p.bind(*outputs, **eqn.params)] if eqn.primitive is tag_p else outputs
 
 
 def _ending(jaxpr: Any) -> Ending | None:

@@ -1,15 +1,15 @@
 """Guided backpropagation: a function whose every ReLU passes back positive gradients only."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcam._src.cut.opened import Finish, opened
 from jaxcam._src.cut.programs import CALLS, is_variable, programs_in
-from jaxcam._src.cut.replay import replay
 from jaxcam._src.cut.tag import tag_p
 
 
@@ -27,12 +27,13 @@ def guided(f: Callable[[Array], Array]) -> Callable[[Array], Array]:
         closed = jax.make_jaxpr(f)(x)
         gated = 0
 
-        def gate(eqn: Any, outputs: Sequence[Any]) -> Sequence[Any]:
+        def gate_for(eqn: Any) -> Finish | None:
             nonlocal gated
             gated += _is_relu(eqn)
-            return [_positive_gradient(y) for y in outputs] if _is_relu(eqn) else outputs
+            return _gate if _is_relu(eqn) else None
 
-        (result,) = replay(closed, None, [x], CALLS, gate)
+        program, constants = opened(closed, CALLS, finish_for=gate_for)
+        (result,) = jax.core.eval_jaxpr(program, (), *constants, x)
         found = _count_relus(closed.eqns)
         if not found or gated < found:
             raise ValueError(
@@ -51,6 +52,10 @@ def _positive_gradient(x: Array) -> Array:
 
 
 _positive_gradient.defvjp(lambda x: (x, None), lambda _, gradient: (jax.nn.relu(gradient),))
+
+
+def _gate(*outputs: Array) -> list[Array]:
+    return [_positive_gradient(y) for y in outputs]
 
 
 def _is_relu(eqn: Any) -> bool:

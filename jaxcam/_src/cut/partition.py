@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from jaxcam._src.cut.opened import CUT
 from jaxcam._src.cut.programs import is_variable
-from jaxcam._src.cut.replay import CUT
 from jaxcam._src.cut.tag import tag_p
 
 _REF_EFFECTS = {"ReadEffect", "WriteEffect", "AccumEffect"}

@@ -2,17 +2,17 @@
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.core
-from jax.extend import core as jex
 from jaxtyping import Array
 
+from jaxcam._src.cut.opened import opened
 from jaxcam._src.cut.partition import live
 from jaxcam._src.cut.programs import CALLS, is_dropped, is_variable
-from jaxcam._src.cut.replay import replay
 from jaxcam._src.derivatives.structure import relations
 from jaxcam._src.derivatives.structure.relations import Relation
 from jaxcam._src.derivatives.structure.rules import Outcome
@@ -30,7 +30,7 @@ class Program:
         are all axes of the point but the last, taken together.
       channels: the same for the last axis. An element depends on an activation only if it sees
         its position and its channel.
-      smooth: indices of the equations that are not piecewise linear.
+      smooth: the equations that are not piecewise linear: bit i is equation i.
       outcome: of the whole.
     """
 
@@ -38,13 +38,13 @@ class Program:
     values: dict[Any, Any]
     positions: dict[Any, Relation]
     channels: dict[Any, Relation]
-    smooth: frozenset[int]
+    smooth: int
     outcome: Outcome
 
     @property
     def point(self) -> Any:
         """The variable of the point."""
-        return self.jaxpr.invars[0]
+        return self.jaxpr.invars[-1]
 
     @property
     def result(self) -> Any:
@@ -83,23 +83,23 @@ class Program:
         inputs = [*sources, *others]
         return self.jaxpr.replace(constvars=[], invars=inputs, outvars=[*sinks], eqns=kept), others
 
-    def upstream(self, sink: Any) -> list[int]:
-        """Indices of the equations that lead from the point to a variable."""
-        wanted, found = {sink}, []
-        for i, eqn in reversed([*enumerate(self.jaxpr.eqns)]):
-            if wanted.intersection(self.moving(eqn.outvars)):
-                wanted.update(self.moving(eqn.invars))
-                found.append(i)
-        return found[::-1]
+    @functools.cached_property
+    def upstream(self) -> dict[Any, int]:
+        """Of every variable the equations that lead to it from the point: bit i is equation i."""
+        found = {self.point: 0}
+        for i, eqn in enumerate(self.jaxpr.eqns):
+            before = functools.reduce(operator.or_, (found[v] for v in self.moving(eqn.invars)), 0)
+            found |= dict.fromkeys(self.moving(eqn.outvars), before | 1 << i)
+        return found
 
     def is_smooth(self, sink: Any) -> bool:
         """Whether a variable may have second derivatives."""
-        return not self.smooth.isdisjoint(self.upstream(sink))
+        return bool(self.upstream[sink] & self.smooth)
 
     def is_linear_between(self, source: Any, sink: Any) -> bool:
         """Whether one waist lies before another, and only piecewise linear steps between them."""
-        before, after = self.upstream(source), self.upstream(sink)
-        return set(before) < set(after) and self.smooth.isdisjoint(set(after) - set(before))
+        before, after = self.upstream[source], self.upstream[sink]
+        return before != after and not before & ~after and not after & ~before & self.smooth
 
     def waists(self) -> list[Any]:
         """The variables between point and result that every path passes, in order."""
@@ -114,9 +114,10 @@ class Program:
     def frontier(self, sink: Any) -> list[Any]:
         """The earliest variables from which all that leads to `sink` is piecewise linear."""
         used, made, blocked = {sink}, set(), set()
-        for i in reversed(self.upstream(sink)):
-            eqn = self.jaxpr.eqns[i]
-            if i in self.smooth or blocked.intersection(eqn.outvars):
+        for i, eqn in reversed([*enumerate(self.jaxpr.eqns)]):
+            if not self.upstream[sink] >> i & 1:
+                continue
+            if self.smooth >> i & 1 or blocked.intersection(eqn.outvars):
                 blocked.update(self.moving(eqn.invars))
             else:
                 used.update(self.moving(eqn.invars))
@@ -127,43 +128,43 @@ class Program:
 
 def read(f: Callable[[Array], Array], x: Array) -> Program:
     """Traces a function, and finds what every variable of it sees of its argument."""
-    closed = _opened(f, x)
-    jaxpr = closed.jaxpr
-    positions, by_position = trace(jaxpr, [_positions(x)])
-    channels, by_channel = trace(jaxpr, [relations.identity(x.shape, range(x.ndim)[-1:])])
+    jaxpr, constants = _opened(f, x)
+    fixed = [None] * len(constants)
+    positions, by_position = trace(jaxpr, [*fixed, _positions(x)])
+    channels, by_channel = trace(jaxpr, [*fixed, relations.identity(x.shape, range(x.ndim)[-1:])])
     steps = zip(by_position, by_channel, strict=True)
     return Program(
         jaxpr,
-        _evaluate(jaxpr, closed.consts, x),
+        _evaluate(jaxpr, [*constants, x]),
         positions,
         channels,
-        frozenset(i for i, step in enumerate(steps) if all(s.smooth for s in step)),
+        sum(1 << i for i, step in enumerate(steps) if all(s.smooth for s in step)),
         Outcome([]).after(*by_position),
     )
 
 
 def depends(f: Callable[[Array], Array], x: Array) -> bool:
     """Whether a scalar function may depend on any position of `x`; False is proved."""
-    jaxpr = _opened(f, x).jaxpr
-    seen = trace(jaxpr, [_positions(x)])[0].get(jaxpr.outvars[0]) if jaxpr.eqns else None
+    jaxpr, constants = _opened(f, x)
+    seen = (
+        trace(jaxpr, [*(None for _ in constants), _positions(x)])[0].get(jaxpr.outvars[0])
+        if jaxpr.eqns
+        else None
+    )
     return seen is not None and bool(seen.any())
 
 
-def _opened(f: Callable[[Array], Array], x: Array) -> Any:
-    """The program of a function, calls opened, dead code removed."""
-    traced = jax.make_jaxpr(f)(x)
-    closed = jax.make_jaxpr(functools.partial(replay, traced, None, inlined=CALLS))([x])
-    eqns = live(closed.jaxpr.eqns, closed.jaxpr.outvars)[0]
-    return jex.ClosedJaxpr(closed.jaxpr.replace(eqns=eqns), closed.consts)
+def _opened(f: Callable[[Array], Array], x: Array) -> tuple[Any, list[Any]]:
+    """The program of a function, calls opened, dead code removed, and its constants."""
+    program, constants = opened(jax.make_jaxpr(f)(x), CALLS)
+    return program.replace(eqns=live(program.eqns, program.outvars)[0]), constants
 
 
 def _positions(x: Array) -> Relation:
     return relations.identity(x.shape, range(x.ndim)[:-1])
 
 
-def _evaluate(jaxpr: Any, consts: Sequence[Any], x: Array) -> dict[Any, Any]:
+def _evaluate(jaxpr: Any, arguments: Sequence[Any]) -> dict[Any, Any]:
     made = [v for eqn in jaxpr.eqns for v in eqn.outvars if not is_dropped(v)]
-    everything = jaxpr.replace(outvars=made)
-    values = jax.core.eval_jaxpr(everything, consts, x)
-    known = zip((*jaxpr.constvars, jaxpr.invars[0], *made), (*consts, x, *values), strict=True)
-    return dict(known)
+    values = jax.core.eval_jaxpr(jaxpr.replace(outvars=made), (), *arguments)
+    return dict(zip((*jaxpr.invars, *made), (*arguments, *values), strict=True))
