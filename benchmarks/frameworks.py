@@ -140,7 +140,8 @@ def _keras(name: str, layer: str) -> Case:
     apply_fn, variables = jaxcam.from_keras(model, logits=True)
 
     def forward_fn(variables, image):
-        probabilities, _ = model.stateless_call(*variables.values(), image[None], training=False)
+        given = variables["trainable"], variables["non_trainable"]
+        probabilities, _ = model.stateless_call(*given, image[None], training=False)
         return jnp.log(probabilities[0])  # up to a constant
 
     def centred_fn(variables, image):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.core
 from jaxtyping import Array, PyTree
 
 from jaxcam._src.base import ApplyFn

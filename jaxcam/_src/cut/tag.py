@@ -92,7 +92,7 @@ def laid_out(layout: Layout) -> Iterator[None]:
 
 def without_batch(x: Any) -> Any:
     """The only entry of an array's first axis; whatever has no such axis, as it is."""
-    return x[0] if _is_batch(x) else x
+    return jax.lax.squeeze(x, (0,)) if _is_batch(x) else x
 
 
 def _tag_leaf(x: Any, name: str, leaf: int, path: str) -> Any:
@@ -100,12 +100,13 @@ def _tag_leaf(x: Any, name: str, leaf: int, path: str) -> Any:
         return x
     layout = _layout.value
     batched = layout.batch and _is_batch(x)
-    seen = x[0] if batched else x
+    seen = jax.lax.squeeze(x, (0,)) if batched else x  # of jax.lax, which traces faster than x[0]
+    axes = range(seen.ndim)
     moved = 0 < layout.channels_first == seen.ndim
-    seen = jnp.moveaxis(seen, 0, -1) if moved else seen
+    seen = jax.lax.transpose(seen, [*axes[1:], 0]) if moved else seen
     seen = tag_p.bind(seen, name=name, leaf=leaf, path=path)
-    seen = jnp.moveaxis(seen, -1, 0) if moved else seen
-    return seen[None] if batched else seen
+    seen = jax.lax.transpose(seen, [axes[-1], *axes[:-1]]) if moved else seen
+    return jax.lax.expand_dims(seen, (0,)) if batched else seen
 
 
 def _is_batch(x: Any) -> bool:

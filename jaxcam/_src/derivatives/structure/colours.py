@@ -38,11 +38,12 @@ def colour(seen: Sequence[Bool[np.ndarray, "_ labels"]]) -> Colours:
     labels = seen[0].shape[-1]
     together, used = np.zeros((labels, labels), bool), np.zeros(labels, bool)
     for elements in seen:
-        used |= elements.any(0)
-        rows = np.unique(elements[elements.sum(1) > 1], axis=0).astype(np.float32)
-        if len(rows) and rows.sum(1).max() == labels:
+        if elements.all(1).any():
             return distinct(labels)
-        together |= rows.T @ rows > 0
+        used |= elements.any(0)
+        several = elements[elements.sum(1) > 1]
+        rows = np.array([*{row.tobytes(): row for row in several}.values()], np.float32)
+        together |= rows.reshape(-1, labels).T @ rows.reshape(-1, labels) > 0
     chosen = _greedy(together, used)
     sizes = np.bincount(chosen[used], minlength=1)
     if len(sizes) * sizes.max() > _PADDING * labels:

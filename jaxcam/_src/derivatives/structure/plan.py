@@ -100,9 +100,10 @@ def plan(f: Callable[[Array], Array], x: Array) -> Plan:
     plans = [Plan(program, Dense(), x.size)]
     if outcome.reverse and outcome.forward:
         plans += _local(program)
+        linear = [Plan(program, LinearFirst(v), v.aval.size) for v in firsts[:1]]
+        bounds = [p.directions for p in plans] + [p.directions + 1 for p in linear]
         pools = [v for v in smallest if program.is_smooth(v)]
-        plans += [found for v in pools for found in _local_pooled(program, waists, v)]
-        plans += [Plan(program, LinearFirst(v), v.aval.size) for v in firsts[:1]]
+        plans += _local_pooled(program, waists, pools, min(bounds)) + linear
     return min(plans, key=lambda p: p.directions)
 
 
@@ -139,20 +140,32 @@ def _local(program: Program) -> list[Plan]:
     return [Plan(program, Local(laid, positions, channels), directions)]
 
 
-def _local_pooled(program: Program, waists: list[Any], pool: Any) -> list[Plan]:
-    """The plan over a pooled waist: its fields are its frontier, or the waist before the pool."""
-    before = [v for v in waists if program.is_linear_between(v, pool)]
-    for fields in (program.frontier(pool), *([v] for v in before)):
-        laid = {v: g for v in fields if (g := _grid(program, v)) is not None}
-        columns = {v: _column_of(program, v, g, pool) for v, g in laid.items()}
-        paired = {v: column for v, column in columns.items() if column is not None}
-        if len(paired) == len(fields):
+def _local_pooled(program: Program, waists: list[Any], pools: list[Any], below: int) -> list[Plan]:
+    """The cheapest plan over a pooled waist that takes fewer directions than `below`, if any.
+
+    Its fields are the frontier of the pool, or a waist before it. What they cost is known before
+    it is proved that each pooled number sees one column of them, which takes longer.
+    """
+    # One channel a direction: each then has one curve through the pool for a position.
+    channels = distinct(program.channels[program.point].shape[-1])
+    found = []
+    for pool in pools:
+        before = [v for v in waists if program.is_linear_between(v, pool)]
+        for fields in (program.frontier(pool), *([v] for v in before)):
+            laid = {v: g for v in fields if (g := _grid(program, v)) is not None}
+            if len(laid) < len(fields):
+                continue
             positions = colour([g.positions for g in laid.values()])
-            # One channel a direction: each then has one curve through the pool for a position.
-            channels = distinct(program.channels[program.point].shape[-1])
-            case = LocalPooled(laid, positions, channels, pool, paired)
-            return [Plan(program, case, positions.count * channels.count)]
-    return []
+            if positions.count * channels.count >= below:
+                continue
+            paired = [_column_of(program, v, laid[v], pool) for v in fields]
+            columns = {v: c for v, c in zip(fields, paired, strict=True) if c is not None}
+            if len(columns) == len(fields):
+                below = positions.count * channels.count
+                case = LocalPooled(laid, positions, channels, pool, columns)
+                found = [Plan(program, case, below)]
+                break
+    return found
 
 
 def _column_of(

@@ -73,9 +73,14 @@ class Program:
     def part(self, sources: Sequence[Any], sinks: Sequence[Any]) -> tuple[Any, list[Any]]:
         """The same as a program, and the other variables that it takes after the sources."""
         reached, eqns = {*sources}, []
-        for eqn in self.jaxpr.eqns:
+        leads = functools.reduce(operator.or_, (self.upstream[v] for v in self.moving(sinks)), 0)
+        for i, eqn in enumerate(self.jaxpr.eqns):
             makes_source = any(v in sources for v in eqn.outvars)
-            if reached.intersection(self.moving(eqn.invars)) and not makes_source:
+            if (
+                leads >> i & 1
+                and not makes_source
+                and reached.intersection(self.moving(eqn.invars))
+            ):
                 eqns.append(eqn)
                 reached.update(self.moving(eqn.outvars))
         kept, needed = live(eqns, sinks)
