@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
-# Most of the time goes into compiling programs that run once. CI also runs with XLA's own level.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+from flags import FLAGS
+
+os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))  # CI also runs with XLA's own
 
 os.environ["KERAS_BACKEND"] = "jax"  # Keras reads it when it is imported
 
@@ -12,10 +13,9 @@ import jax
 import pytest
 from jaxtyping import install_import_hook
 
-# What one test has compiled, the others and the processes that they start need not. Each worker has
-# its own: JAX writes such a file in place, so that another worker may read half of it.
-WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-PROGRAMS = Path(__file__).parents[1] / ".pytest_cache" / "programs" / WORKER
+# What one test has compiled, the others and the processes that they start need not. A program that
+# another worker is just writing cannot be read, of which JAX warns, and is compiled again.
+PROGRAMS = Path(__file__).parents[1] / ".pytest_cache" / "programs"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(PROGRAMS)  # for processes
 jax.config.update("jax_compilation_cache_dir", str(PROGRAMS))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

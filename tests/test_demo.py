@@ -61,6 +61,7 @@ def test_shipped_files_are_small():
     assert size < 2_000_000
 
 
+@pytest.mark.thorough
 def test_a_few_steps_beat_guessing_and_repeat_themselves(digits):
     few = canvases.draw(digits[0], 64, seed=0)
 

@@ -23,7 +23,7 @@ def _tap(apply_fn=None, layer=None, score_fn=jaxcam.logit):
 def _heatmap(convention, method=jaxcam.grad_cam, **knobs):
     case = plain()
     explain = jaxcam.explainer(case.apply_fn, case.layer, method, convention=convention, **knobs)
-    return explain(case.variables, case.image, 1).heatmap
+    return jax.jit(explain)(case.variables, case.image, 1).heatmap
 
 
 def _signed(variables, x):

@@ -14,6 +14,8 @@ from cut_law import TARGET, check_gradient, check_law, filled
 
 import jaxcam
 
+pytestmark = pytest.mark.thorough  # what every adapter must keep is in test_laws.py
+
 eqx = pytest.importorskip("equinox", reason="the adapter of Equinox needs Equinox")
 
 IMAGE = jax.random.normal(jax.random.key(0), (4, 3, 2))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import rest_is_thorough
 
 import jaxcam
 from jaxcam._src import cli, methods
@@ -47,7 +48,7 @@ def _degenerate(shape):
     return {"mix": mixes, "bias": biases, "dense": denses}, images
 
 
-@pytest.mark.parametrize("shape", CHANNELS)
+@pytest.mark.parametrize("shape", rest_is_thorough(CHANNELS))
 @pytest.mark.parametrize("name", METHODS)
 def test_a_map_and_its_gradient_are_finite(name, shape):
     explain = jaxcam.explainer(_apply, "features", METHODS[name])

@@ -52,7 +52,8 @@ def test_guided_grad_cam_is_the_product_of_the_two(name):
         return jaxcam.guided_grad_cam(tap), jaxcam.guided_gradient(tap)
 
     product, guided = both(case.image)
-    explanation = jaxcam.explainer(case.apply_fn, case.layer)(case.variables, case.image, 1)
+    explain = jax.jit(jaxcam.explainer(case.apply_fn, case.layer))
+    explanation = explain(case.variables, case.image, 1)
     assert product.shape == case.image.shape
     wanted = guided * explanation.heatmap[..., None]
     np.testing.assert_allclose(product, wanted, rtol=1e-4, atol=1e-6)

@@ -12,6 +12,8 @@ from cut_law import check_gradient, check_law, filled
 import jaxcam
 from jaxcam._src.cut import check_apply_fn
 
+pytestmark = pytest.mark.thorough  # what every adapter must keep is in test_laws.py
+
 hk = pytest.importorskip("haiku", reason="dm-haiku is not installed")
 
 IMAGE = jax.random.normal(jax.random.key(0), (4, 3, 2))

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tiers import rest_is_thorough
 
 from jaxcam._src import cli
 
@@ -62,7 +63,7 @@ def held(capsys, out, arguments):
     return code, said.err
 
 
-@pytest.mark.parametrize("kind", COMMANDS)
+@pytest.mark.parametrize("kind", rest_is_thorough(COMMANDS))
 @pytest.mark.parametrize(("field", "i"), broken_models.MODELS)
 def test_a_broken_model(capsys, tmp_path, monkeypatch, pictures, kind, field, i):
     monkeypatch.setattr(
@@ -320,7 +321,9 @@ def test_an_output_that_takes_nothing(command, redirection, wanted):
     assert done.returncode == (2 if wanted else 0)
 
 
-@pytest.mark.parametrize("encoding", ["ascii:strict", "utf-8:strict", "latin-1:strict"])
+@pytest.mark.parametrize(
+    "encoding", rest_is_thorough(["ascii:strict", "utf-8:strict", "latin-1:strict"])
+)
 def test_a_terminal_of_another_alphabet(tmp_path, pictures, encoding):
     for name in ("ü.png", "\udcff.png", "猫.png"):
         (tmp_path / name).write_bytes((pictures / "a.png").read_bytes())
@@ -335,7 +338,7 @@ def test_a_terminal_of_another_alphabet(tmp_path, pictures, encoding):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small disk")
-@pytest.mark.parametrize("kind", ["explain", "audit", "run", "demo"])
+@pytest.mark.parametrize("kind", rest_is_thorough(["run", "explain", "audit", "demo"]))
 def test_a_full_disk(tmp_path, capsys, pictures, kind):
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -354,7 +357,9 @@ def test_a_full_disk(tmp_path, capsys, pictures, kind):
         subprocess.run(["umount", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", rest_is_thorough([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+)
 def test_a_run_goes_on_after_a_signal_at_any_moment(capsys, tmp_path, pictures, number):
     folder, out, calm = tmp_path / "in", tmp_path / "out", tmp_path / "calm"
     folder.mkdir()

@@ -105,6 +105,7 @@ def test_cam_is_grad_cam_times_the_positions(model, photographs):
     np.testing.assert_allclose(cam.heatmap, grad_cam.heatmap, atol=1e-6)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", cli.METHODS)
 def test_every_photograph_has_a_heatmap(model, photographs, logits, name):
     few = slice(None, None, 25) if name in SLOW else slice(None)
@@ -148,6 +149,7 @@ def test_the_command_line_explains_a_photograph(folder, tmp_path, capsys, monkey
         assert overlay.size == (224, 224)
 
 
+@pytest.mark.thorough
 def test_the_audit_of_photographs(folder, tmp_path, capsys, monkeypatch):
     """A network of ReLU6: at any layer its logits are piecewise linear, its probabilities not."""
     monkeypatch.chdir(Path(__file__).parent)

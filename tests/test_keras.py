@@ -13,6 +13,8 @@ from models import jax_defaults
 
 import jaxcam
 
+pytestmark = pytest.mark.thorough  # what every adapter must keep is in test_laws.py
+
 keras = pytest.importorskip("keras", reason="the extra keras is not installed")
 layers = keras.layers
 

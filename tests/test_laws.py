@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from models import CASES, CLASSES, image
+from tiers import rest_is_thorough, thorough_but
 
 import jaxcam
 from jaxcam._src import cli, methods
@@ -33,8 +34,11 @@ adapters = pytest.mark.parametrize("case", CASES, indirect=True)
 each = pytest.mark.parametrize("name", METHODS)
 each_anywhere = pytest.mark.parametrize(
     ("case", "name"),
-    [("plain", name) for name in METHODS]
-    + [(case, name) for case in CASES if case != "plain" for name in KINDS],
+    rest_is_thorough(
+        [("plain", name) for name in METHODS]
+        + [(case, name) for case in CASES if case != "plain" for name in KINDS],
+        first=len(METHODS),
+    ),
     indirect=["case"],
 )
 
@@ -88,7 +92,7 @@ def test_one_trace_serves_all_targets(case, name):
     assert (len({np.asarray(m).tobytes() for m in maps}) > 1) == (name not in BLIND)
 
 
-@adapters
+@pytest.mark.parametrize("case", rest_is_thorough(CASES), indirect=True)
 def test_no_target_means_the_top_class(case):
     explain = jax.jit(jaxcam.explainer(case.apply_fn, case.layer))
     explanation = explain(case.variables, case.image)
@@ -124,7 +128,7 @@ def test_permuted_channels_permute_the_weights(name):
         return jaxcam.tag(x[..., order], "layer").mean((0, 1)) @ head[order]
 
     fn = linear_fn if name == "cam" else apply_fn
-    explain = jaxcam.explainer(fn, "layer", METHODS[name])
+    explain = jax.jit(jaxcam.explainer(fn, "layer", METHODS[name]))
     plain, permuted = explain(jnp.arange(4), x, 0), explain(order, x, 0)
     wanted = plain.weights if name in MAPS else plain.weights[..., order]
     np.testing.assert_allclose(permuted.weights, wanted, rtol=1e-5, atol=1e-7)
@@ -150,7 +154,10 @@ def test_activations_in_reduced_precision(name):
 
 @pytest.mark.parametrize(
     ("name", "spatial"),
-    [(name, 3) for name in METHODS] + [(name, 1) for name in (*KINDS, "recipro_cam", "group_cam")],
+    thorough_but(
+        [(name, spatial) for name in METHODS for spatial in (1, 3)],
+        lambda case: case[0] in {*KINDS, "grad_cam", "recipro_cam", "group_cam"},
+    ),
 )
 def test_signals_and_volumes_go_the_same_way(name, spatial):
     case = CASES["plain"](spatial)

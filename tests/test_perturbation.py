@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from models import plain
+from tiers import rest_is_thorough
 
 import jaxcam
 
@@ -282,7 +283,7 @@ def test_a_dtype_that_is_not_floating_is_refused():
         jaxcam.score_cam(_tap(), dtype=jnp.int32)
 
 
-@pytest.mark.parametrize("side", [*range(2, 13), 50])
+@pytest.mark.parametrize("side", rest_is_thorough([2, 9, 50, *range(3, 9), 10, 11, 12], first=3))
 def test_a_blur_flattens_at_every_size(side):
     image = jax.random.normal(KEY, (side, side, 3))
     found = jaxcam.blurred(image)

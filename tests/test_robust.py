@@ -18,6 +18,7 @@ import numpy as np
 import processes
 import pytest
 from flax import nnx
+from tiers import rest_is_thorough
 
 import jaxcam
 from jaxcam._src import cli, methods
@@ -157,14 +158,16 @@ def test_a_process_may_fork_between_the_import_and_the_first_map():
     np.testing.assert_allclose(json.loads(done.stdout), processes.explained())
 
 
-@pytest.mark.parametrize("name", cli.METHODS)
+@pytest.mark.parametrize("name", rest_is_thorough(cli.METHODS, first=5))
 def test_no_tracer_leaks_and_x64_widens_nothing(name):
     with jax.checking_leaks(), jax.enable_x64(True):
         found = jax.eval_shape(_explainer(name), *CASES["sound"])
     assert _dtypes(found) == {np.dtype(np.float32)}
 
 
-@pytest.mark.parametrize("case", ["sound", "black image", "constant score", "one position"])
+@pytest.mark.parametrize(
+    "case", rest_is_thorough(["black image", "constant score", "one position", "sound"])
+)
 def test_no_nan_where_little_is_to_explain(case):
     """A constant score is explained by 0; by a method that is blind to it, as any other score."""
     sound = _by_every_method(*CASES["sound"])
@@ -179,7 +182,7 @@ def test_no_nan_where_little_is_to_explain(case):
             assert _is_flat(found[name]) == (case != "sound" or speaks_for_it), name
 
 
-@pytest.mark.parametrize("case", list(CASES)[5:])
+@pytest.mark.parametrize("case", rest_is_thorough(list(CASES)[5:], first=2))
 def test_what_is_not_finite_shows_in_the_map(case):
     for name, found in _by_every_method(*CASES[case]).items():
         assert np.isnan(found.heatmap).all(), name

@@ -11,6 +11,7 @@ import pytest
 from heads import HEADS
 from hypothesis import strategies as st
 from jax import lax
+from tiers import rest_is_thorough
 
 import jaxcam
 
@@ -121,13 +122,14 @@ ENDS = {
 }
 
 
-@hypothesis.settings(max_examples=30, deadline=None, derandomize=True)
-@hypothesis.given(
-    st.lists(st.sampled_from([*PIECES]), max_size=3),
-    st.sampled_from([*POOLS]),
-    st.sampled_from([*ENDS]),
-)
-def test_no_random_head_finds_a_wrong_claim(pieces, pool, end):
+@pytest.mark.parametrize("number", rest_is_thorough([10, 60]))
+def test_no_random_head_finds_a_wrong_claim(number):
+    parts = st.lists(st.sampled_from([*PIECES]), max_size=3), st.sampled_from([*POOLS])
+    check = hypothesis.given(*parts, st.sampled_from([*ENDS]))(_check_head)
+    hypothesis.settings(max_examples=number, deadline=None, derandomize=True)(check)()
+
+
+def _check_head(pieces, pool, end):
     def f(a):
         for piece in pieces:
             a = PIECES[piece](a)
