@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models import plain
+from cases import plain
 
 import jaxcam
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models import image, plain
+from cases import image, plain
 
 import jaxcam
 

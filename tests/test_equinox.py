@@ -3,11 +3,11 @@
 import functools
 from typing import Any
 
+import cases
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import models
 import numpy as np
 import pytest
 from cut_law import TARGET, check_gradient, check_law, filled
@@ -657,7 +657,7 @@ def test_layers_of_shapes_alone():
 
 
 def test_the_same_weights_give_the_same_map_as_in_linen():
-    linen = models.linen()
+    linen = cases.linen()
     params = linen.variables["params"]
     stats = linen.variables["batch_stats"]["block"]["norm"]
     block = params["block"]
@@ -674,7 +674,7 @@ def test_the_same_weights_give_the_same_map_as_in_linen():
     convs = [params["stem"], *(block[name] for name in ("conv1", "conv2", "shortcut"))]
     copied = [*(x for c in convs for x in conv(c)), block["norm"]["scale"], block["norm"]["bias"]]
     classifier = params["classifier"]
-    model, state = models.equinox_model()
+    model, state = cases.equinox_model()
     model = eqx.tree_at(where, model, [*copied, classifier["kernel"].T, classifier["bias"]])
     state = state.set(model.block.norm.ema_state_index, (stats["mean"], stats["var"]))
     apply_fn, variables = jaxcam.from_equinox(model, state)

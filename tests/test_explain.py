@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models import CLASSES, image, plain
+from cases import CLASSES, image, plain
 
 import jaxcam
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models import CASES
+from cases import CASES
 
 import jaxcam
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import jax_defaults
 from cut_law import check_gradient, check_law
-from models import jax_defaults
 
 import jaxcam
 

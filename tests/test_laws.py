@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models import CASES, CLASSES, image
+from cases import CASES, CLASSES, image
 from tiers import rest_is_thorough, thorough_but
 
 import jaxcam

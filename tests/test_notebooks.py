@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from models import jax_defaults
+from cases import jax_defaults
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 

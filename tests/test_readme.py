@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from models import jax_defaults
+from cases import jax_defaults
 
 import jaxcam
 from jaxcam._src import cli

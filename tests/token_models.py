@@ -5,7 +5,7 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from models import CLASSES, Case
+from cases import CLASSES, Case
 
 import jaxcam
 

@@ -6,7 +6,7 @@ compiling Grad-CAM takes over a plain forward pass of the framework itself, what
 the head, and one Grad-CAM++ with exact derivatives over one Grad-CAM. Families that are not
 installed are left out.
 
-    python benchmarks/frameworks.py [part of a name ...]
+    python benchmarks/models.py [part of a name ...]
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main() -> None:
             _print(rows[-1:])
     _print(rows)
     if not asked:
-        print(timing.save("frameworks", rows))
+        print(timing.save("models", rows))
 
 
 def _row(name: str, case: Case) -> dict[str, Any]:
