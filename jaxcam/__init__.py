@@ -1,7 +1,7 @@
 """Class activation maps for JAX and Flax, as pure functions, with exact derivatives."""
 
 # The model
-from jaxcam._src import conventions
+from jaxcam._src import conventions, metrics
 from jaxcam._src.adapters.equinox import from_equinox
 from jaxcam._src.adapters.functions import from_function
 from jaxcam._src.adapters.haiku import from_haiku
@@ -15,7 +15,17 @@ from jaxcam._src.audit.attack import shift_logits
 from jaxcam._src.audit.verdict import verdict
 
 # Records
-from jaxcam._src.base import Convention, Derivatives, Explanation, Layer, Model, ModelWarning, Tap
+from jaxcam._src.base import (
+    Convention,
+    Derivatives,
+    Explanation,
+    Layer,
+    Model,
+    ModelWarning,
+    Tap,
+    Trial,
+)
+from jaxcam._src.blurring import blurred
 
 # How it is compiled
 from jaxcam._src.compiling import CPU_COMPILER_OPTIONS, compiler_options
@@ -30,6 +40,7 @@ from jaxcam._src.demo.bundle import digits_relu, digits_silu, load_canvases
 from jaxcam._src.derivatives import Structure, closed_form, derivatives, structure
 
 # The whole path
+from jaxcam._src.evaluate import Evaluation, evaluator
 from jaxcam._src.explain import explainer, tap, why_flat
 
 # From weights to a heatmap, and to a picture
@@ -87,7 +98,7 @@ from jaxcam._src.weights.gradient import (
     shapley_cam,
     xgrad_cam,
 )
-from jaxcam._src.weights.grouped import blurred, group_cam
+from jaxcam._src.weights.grouped import group_cam
 from jaxcam._src.weights.guided import guided_grad_cam, guided_gradient
 from jaxcam._src.weights.optimised import opti_cam
 from jaxcam._src.weights.perturbation import is_cam, score_cam, ss_cam
@@ -105,12 +116,14 @@ __all__ = [
     "Audit",
     "Convention",
     "Derivatives",
+    "Evaluation",
     "Explanation",
     "Layer",
     "Model",
     "ModelWarning",
     "Structure",
     "Tap",
+    "Trial",
     "ablation_cam",
     "alpha",
     "audit",
@@ -132,6 +145,7 @@ __all__ = [
     "eigen_grad_cam",
     "elementwise_grad_cam",
     "energy_inside",
+    "evaluator",
     "explainer",
     "exponential",
     "fem",
@@ -162,6 +176,7 @@ __all__ = [
     "log_probability",
     "logit",
     "margin",
+    "metrics",
     "name_calls",
     "opti_cam",
     "overlay",

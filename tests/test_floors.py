@@ -8,12 +8,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1] / "jaxcam"
 FLOORS = [
     {"arithmetic", "base", "compiling", "extras", "names"},
-    {"cut", "scores", "maps", "render"},
+    {"blurring", "cut", "scores", "maps", "render"},
     {"chunks"},
     {"derivatives", "sharding"},
     {"weights", "adapters", "metrics"},
     {"checks", "conventions", "files", "methods", "tokens"},
     {"explain"},
+    {"evaluate"},
     {"audit", "pipeline"},
     {"demo"},
     {"cli"},

@@ -1,9 +1,43 @@
-"""Metrics against arithmetic by hand."""
+"""Metrics against arithmetic by hand, published numbers, and what each promises."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import jaxcam
+from jaxcam import metrics
+
+KEY = jax.random.key(0)
+GRID = (7, 7)
+RNG = np.random.default_rng(0)
+IMAGE = jnp.asarray(RNG.uniform(0.1, 1, (*GRID, 1)), jnp.float32)
+HEATMAP = jaxcam.unit_range(RNG.uniform(size=GRID).astype(np.float32))
+
+
+def trial(
+    score_image=lambda image: jnp.float32(0.5), *, heatmap: Any = HEATMAP, image=IMAGE, **given
+):
+    """A trial of a model that is nothing but its score, under a method of one map."""
+    heatmap = jnp.asarray(heatmap, jnp.float32)
+    fields = {
+        "image": image,
+        "heatmap": heatmap,
+        "logits": jnp.arange(4.0),
+        "target": 1,
+        "score": score_image(image),
+        "score_image": score_image,
+        "heatmap_of": lambda image: heatmap,
+        "heatmap_for": lambda target: heatmap,
+        "key": KEY,
+    }
+    return jaxcam.Trial(**fields | given)
+
+
+def one_hot(place=24):
+    return np.eye(49, dtype=np.float32)[place].reshape(GRID)
 
 
 def test_energy_inside_is_the_share_of_the_sum():
@@ -19,3 +53,200 @@ def test_energy_inside_of_ones_is_the_share_of_the_area():
 
 def test_energy_inside_of_nothing_is_0():
     assert jaxcam.energy_inside(jnp.zeros((2, 2)), jnp.ones((2, 2), bool)) == 0
+
+
+@pytest.mark.parametrize(
+    ("masked", "drop", "increase", "gain"), [(0.2, 0.6, 0, 0), (0.75, 0, 1, 0.5), (0.5, 0, 0, 0)]
+)
+def test_drop_increase_and_gain(masked, drop, increase, gain):
+    found = trial(lambda image: jnp.where((image == IMAGE).all(), 0.5, masked))
+    np.testing.assert_allclose(metrics.drop(found), drop, rtol=1e-6)
+    assert metrics.increase(found) == increase
+    np.testing.assert_allclose(metrics.gain(found), gain, rtol=1e-6)
+
+
+def test_of_no_score_nothing_is_lost():
+    assert metrics.drop(trial(lambda image: jnp.float32(0))) == 0
+    assert metrics.gain(trial(lambda image: jnp.float32(1))) == 0
+
+
+def test_adcc_is_the_published_harmonic_mean():
+    np.testing.assert_allclose(metrics.harmonic_mean(1, 0.5, 1), 0.75, rtol=1e-6)
+    # A row of the table of means: coherency, complexity, drop and ADCC.
+    published = metrics.harmonic_mean(0.9741, 1 - 0.3836, 1 - 0.2003)
+    np.testing.assert_allclose(published, 0.7694, atol=5e-5)
+    assert metrics.harmonic_mean(0.0, 0.5, 1.0) == 0
+
+
+def test_adcc_of_a_map_that_stays():
+    np.testing.assert_allclose(metrics.coherency(trial()), 1, rtol=1e-6)
+    wanted = 3 / (1 + 1 / (1 - float(HEATMAP.mean())) + 1)
+    np.testing.assert_allclose(metrics.adcc(trial()), wanted, rtol=1e-5)
+    opposite = trial(heatmap_of=lambda image: 1 - HEATMAP)
+    np.testing.assert_allclose(metrics.coherency(opposite), 0, atol=1e-6)
+
+
+def test_a_flat_map_is_kept_and_has_no_coherency():
+    flat = trial(heatmap=np.zeros(GRID))
+    assert metrics.coherency(flat) == metrics.adcc(flat) == metrics.complexity(flat) == 0
+    assert metrics.entropy(flat) == metrics.gini(flat) == metrics.border(flat) == 0
+    assert metrics.faithfulness_correlation(flat, samples=5) == 0
+
+
+def test_entropy_and_gini_of_known_shapes():
+    even, ramp = np.ones(GRID), np.arange(1, 50).reshape(GRID)
+    np.testing.assert_allclose(metrics.entropy(trial(heatmap=even)), np.log(49), rtol=1e-6)
+    np.testing.assert_allclose(metrics.entropy(trial(heatmap=one_hot())), 0, atol=1e-6)
+    np.testing.assert_allclose(metrics.gini(trial(heatmap=even)), 0, atol=1e-6)
+    np.testing.assert_allclose(metrics.gini(trial(heatmap=one_hot())), 48 / 49, rtol=1e-6)
+    np.testing.assert_allclose(metrics.gini(trial(heatmap=ramp)), 48 / 147, rtol=1e-5)
+
+
+def test_the_border_of_ones_is_its_share_of_the_area():
+    found = metrics.border(trial(heatmap=np.ones(GRID)))
+    np.testing.assert_allclose(found, 1 - 25 / 49, rtol=1e-6)
+    assert metrics.border(trial(heatmap=one_hot())) == 0
+
+
+@pytest.mark.parametrize("chunk_size", [7, 100])
+def test_deletion_and_insertion_of_a_score_that_any_pixel_decides(chunk_size):
+    """Gone with the first pixel that is removed; there with the first that enters."""
+    whole = trial(lambda image: (image == IMAGE).all().astype(jnp.float32))
+    some = trial(lambda image: (image == IMAGE).any().astype(jnp.float32))
+    knobs = {"steps": 49, "chunk_size": chunk_size}
+    np.testing.assert_allclose(metrics.deletion(whole, **knobs), 1 / 98, rtol=1e-5)
+    found = metrics.insertion(some, baseline_fn=jnp.zeros_like, **knobs)
+    np.testing.assert_allclose(found, 1 - 1 / 98, rtol=1e-5)
+
+
+def test_deletion_removes_by_rank():
+    total = float(IMAGE.sum())
+    found = metrics.deletion_curve(
+        trial(lambda image: image.sum()), steps=7, baseline_fn=jnp.zeros_like, chunk_size=3
+    )
+    order = np.argsort(-np.asarray(HEATMAP), axis=None)
+    lost = np.cumsum(np.asarray(IMAGE).reshape(-1)[order])[6::7]
+    np.testing.assert_allclose(found, [total, *(total - lost)], rtol=1e-5, atol=1e-5)
+
+
+def test_of_a_constant_score_both_areas_are_that_score():
+    constant = trial(lambda image: jnp.float32(0.3))
+    for metric in (metrics.deletion, metrics.insertion, metrics.road_morf, metrics.road_lerf):
+        np.testing.assert_allclose(metric(constant), 0.3, rtol=1e-6)
+    assert metrics.road(constant) == metrics.faithfulness_correlation(constant) == 0
+    assert metrics.infidelity(constant) == 0
+
+
+def test_imputed_pixels_are_the_mean_of_their_neighbours():
+    squares = (np.arange(9.0, dtype=np.float32) ** 2).reshape(3, 3, 1)
+    for place, wanted in (((1, 1), 22 + 2 / 3), ((0, 0), 7.2)):
+        removed = np.zeros((3, 3), bool)
+        removed[place] = True
+        found = metrics.imputed(jnp.asarray(squares), jnp.asarray(removed))
+        np.testing.assert_allclose(found[place], wanted, rtol=1e-5)
+        np.testing.assert_array_equal(found[~removed], squares[~removed])
+
+
+def test_imputation_solves_its_linear_system(x64):
+    image, removed = RNG.normal(size=(9, 8, 2)), RNG.uniform(size=(9, 8)) < 0.7
+    found = np.asarray(metrics.imputed(jnp.asarray(image), jnp.asarray(removed), iterations=200))
+    for y, x in zip(*np.nonzero(removed), strict=True):
+        total, weights = 0, 0
+        for i in range(max(y - 1, 0), min(y + 2, 9)):
+            for j in range(max(x - 1, 0), min(x + 2, 8)):
+                weight = {0: 0, 1: 1, 2: 0.5}[abs(i - y) + abs(j - x)]
+                total, weights = total + weight * found[i, j], weights + weight
+        np.testing.assert_allclose(found[y, x], total / weights, atol=1e-4)
+
+
+def test_road_prefers_the_map_that_follows_the_score():
+    image = jnp.zeros((16, 16, 1)).at[4:9, 5:10].set(1)
+    right = jnp.asarray(image[..., 0])
+    score = lambda x: x[4:9, 5:10].mean().clip(0, 1)  # noqa: E731  # one line says it
+    by_right, by_wrong = (
+        metrics.road(trial(score, image=image, heatmap=h)) for h in (right, 1 - right)
+    )
+    assert by_right > 0.2 > -0.2 > by_wrong
+
+
+@pytest.mark.parametrize(("sign", "wanted"), [(1, 1), (-1, -1)])
+def test_correlations_where_the_map_is_the_image(sign, wanted):
+    found = trial(lambda image: image.sum(), heatmap=sign * IMAGE[..., 0])
+    np.testing.assert_allclose(metrics.faithfulness_correlation(found), wanted, atol=1e-4)
+    np.testing.assert_allclose(metrics.sensitivity_n(found, samples=20), wanted, atol=1e-4)
+
+
+def test_infidelity_is_0_for_the_weights_of_a_linear_score_at_any_scale():
+    weights = RNG.uniform(size=GRID).astype(np.float32)
+    linear = trial(lambda image: (image[..., 0] * weights).sum(), heatmap=3 * weights)
+    np.testing.assert_allclose(metrics.infidelity(linear), 0, atol=1e-5)
+    other = trial(lambda image: (image[..., 0] * weights).sum(), heatmap=one_hot())
+    assert 0.3 < metrics.infidelity(other) <= 1
+
+
+def test_sensitivity_is_the_relative_change():
+    assert metrics.max_sensitivity(trial()) == metrics.average_sensitivity(trial()) == 0
+    doubled = trial(heatmap_of=lambda image: 2 * HEATMAP)
+    np.testing.assert_allclose(metrics.max_sensitivity(doubled), 1, rtol=1e-6)
+    moved = trial(heatmap_of=lambda image: HEATMAP + (image - IMAGE)[..., 0])
+    small, large = (metrics.max_sensitivity(moved, radius=r) for r in (0.01, 0.02))
+    np.testing.assert_allclose(large, 2 * small, rtol=1e-3)
+    assert metrics.average_sensitivity(moved) < metrics.max_sensitivity(moved)
+
+
+def test_where_the_object_is():
+    inside = jnp.zeros(GRID, bool).at[3, 3].set(True).at[3, 4].set(True)
+    hit = trial(heatmap=one_hot(24), inside=inside)  # row 3, column 3
+    assert metrics.pointing(hit, tolerance=0.0) == metrics.energy(hit) == 1
+    assert metrics.overlap(hit) == 0.5
+    near = trial(heatmap=one_hot(22), inside=inside)  # two columns to the left
+    assert metrics.pointing(near, tolerance=2.0) == 0
+    assert metrics.pointing(near, tolerance=2.5) == 1
+    assert metrics.energy(near) == metrics.overlap(near) == 0
+    nothing = trial(heatmap=np.zeros(GRID), inside=inside)
+    assert metrics.pointing(nothing) == metrics.overlap(nothing) == 0
+    exact = trial(heatmap=inside.astype(jnp.float32), inside=inside)
+    assert metrics.relevance_rank(exact) == metrics.overlap(exact) == 1
+    with pytest.raises(ValueError, match=r"evaluate\(\.\.\., inside=mask\)"):
+        metrics.energy(trial())
+
+
+def test_random_logit_compares_with_another_class():
+    asked = []
+
+    def heatmap_for(target):
+        asked.append(int(target))
+        return 1 - HEATMAP
+
+    for seed in range(20):
+        found = trial(heatmap_for=heatmap_for, key=jax.random.key(seed))
+        np.testing.assert_allclose(metrics.random_logit(found), -1, atol=1e-6)
+    assert {*asked} == {0, 2, 3}
+    with pytest.raises(ValueError, match=r"wanted logits \[classes\]"):
+        metrics.random_logit(trial(logits=jnp.zeros(1)))
+
+
+BY_PLACE = {  # they draw pixels, or noise for each
+    "average_sensitivity",
+    "faithfulness_correlation",
+    "infidelity",
+    "max_sensitivity",
+    "sensitivity_n",
+}
+
+
+@pytest.mark.parametrize("name", sorted({*metrics.ON_TRIALS} - BY_PLACE))
+def test_a_metric_does_not_know_which_side_is_up(name):
+    """The picture and its map turned over, and the score with them: the same number."""
+    inside = jnp.zeros(GRID, bool).at[2:5, 1:4].set(True)
+    weights = jnp.asarray(RNG.uniform(size=(*GRID, 1)), jnp.float32)
+
+    def measured(turn):
+        score = lambda image: jax.nn.sigmoid((turn(image) * weights).mean())  # noqa: E731
+        return getattr(metrics, name)(
+            trial(score, image=turn(IMAGE), heatmap=turn(HEATMAP), inside=turn(inside))
+        )
+
+    plain, turned = measured(lambda x: x), measured(lambda x: x[::-1])
+    # ROAD adds noise by its place.
+    np.testing.assert_allclose(plain, turned, atol=1e-3 if "road" in name else 1e-5)

@@ -1,0 +1,109 @@
+"""Metrics: `Trial -> number`, one formula a function. Bind knobs with `functools.partial`.
+
+Decided for all of them:
+
+- score: by default the probability of the target, of the class that was explained; no metric picks
+  a class again.
+- removed pixels: zeros, which is the mean colour of the usual preprocessing, in deletion and
+  correlations; the blurred image in insertion; what the neighbours say in ROAD. `baseline_fn` is
+  another choice.
+- order: by rank, so that counts are exact; equal values in a random order of the key.
+- flat maps: kept, as 0 everywhere. A correlation with a flat map is 0.
+- floors: read each number beside that of `uniform` and `random_cam`.
+"""
+
+from jaxcam._src.metrics.agreement import largest_difference, pearson, spearman, top_overlap
+from jaxcam._src.metrics.correlation import faithfulness_correlation, infidelity, sensitivity_n
+from jaxcam._src.metrics.faithfulness import (
+    adcc,
+    coherency,
+    complexity,
+    drop,
+    gain,
+    harmonic_mean,
+    increase,
+)
+from jaxcam._src.metrics.localization import (
+    energy,
+    energy_inside,
+    overlap,
+    pointing,
+    relevance_rank,
+)
+from jaxcam._src.metrics.removal import (
+    deletion,
+    deletion_curve,
+    imputed,
+    insertion,
+    insertion_curve,
+    road,
+    road_lerf,
+    road_morf,
+)
+from jaxcam._src.metrics.sanity import random_logit
+from jaxcam._src.metrics.shape import border, entropy, gini
+from jaxcam._src.metrics.stability import average_sensitivity, max_sensitivity
+
+ON_TRIALS = (  # by name: what `evaluator` takes; the others are parts of them
+    "drop",
+    "increase",
+    "gain",
+    "coherency",
+    "complexity",
+    "adcc",
+    "deletion",
+    "insertion",
+    "road_morf",
+    "road_lerf",
+    "road",
+    "faithfulness_correlation",
+    "sensitivity_n",
+    "infidelity",
+    "max_sensitivity",
+    "average_sensitivity",
+    "random_logit",
+    "entropy",
+    "gini",
+    "border",
+    "energy",
+    "pointing",
+    "relevance_rank",
+    "overlap",
+)
+
+__all__ = [
+    "ON_TRIALS",
+    "adcc",
+    "average_sensitivity",
+    "border",
+    "coherency",
+    "complexity",
+    "deletion",
+    "deletion_curve",
+    "drop",
+    "energy",
+    "energy_inside",
+    "entropy",
+    "faithfulness_correlation",
+    "gain",
+    "gini",
+    "harmonic_mean",
+    "imputed",
+    "increase",
+    "infidelity",
+    "insertion",
+    "insertion_curve",
+    "largest_difference",
+    "max_sensitivity",
+    "overlap",
+    "pearson",
+    "pointing",
+    "random_logit",
+    "relevance_rank",
+    "road",
+    "road_lerf",
+    "road_morf",
+    "sensitivity_n",
+    "spearman",
+    "top_overlap",
+]

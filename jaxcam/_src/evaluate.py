@@ -1,0 +1,127 @@
+"""Many methods and many metrics on one image: what they share is computed once."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import Array, ArrayLike, PyTree
+
+from jaxcam._src.base import (
+    ApplyFn,
+    Convention,
+    Key,
+    MetricFn,
+    ScoreFn,
+    SplitFn,
+    Tap,
+    Trial,
+    WeightsFn,
+)
+from jaxcam._src.conventions.paper import paper
+from jaxcam._src.explain import tap
+from jaxcam._src.maps import flatness, sound
+from jaxcam._src.scores import logit, probability
+
+
+class Evaluation(NamedTuple):
+    """What was measured on one image.
+
+    Attributes:
+      numbers: of each method, by its name, each metric by its name: a scalar, or what the metric
+        returns.
+      flat: of each method why its map is flat, as in an `Explanation`; 0 where it is not.
+      target: what was explained.
+      score: of the image, by which the maps are judged.
+    """
+
+    numbers: dict[str, dict[str, Any]]
+    flat: dict[str, Array]
+    target: Any
+    score: Array
+
+
+def evaluator(
+    apply_fn: ApplyFn,
+    layer: str | SplitFn,
+    methods: Mapping[str, WeightsFn],
+    metrics: Mapping[str, MetricFn],
+    *,
+    score_fn: ScoreFn = logit,
+    judge_fn: ScoreFn = probability,
+    convention: Convention = paper,
+) -> Callable[..., Evaluation]:
+    """Makes a pure function that judges maps of one image.
+
+        methods = {"grad_cam": jaxcam.grad_cam, "uniform": jaxcam.uniform}
+        metrics = {"drop": jaxcam.metrics.drop, "insertion": jaxcam.metrics.insertion}
+        evaluate = jax.jit(jaxcam.evaluator(model.apply_fn, "stage3", methods, metrics))
+        evaluate(model.variables, image).numbers["grad_cam"]["drop"]
+
+    Args:
+      apply_fn: `(variables, image) -> logits`, with tagged layers.
+      layer: the name of a layer, or what `jaxcam.split` returns.
+      methods: `Tap -> weights`, by name. Put floors among them: `jaxcam.uniform`.
+      metrics: `Trial -> number`, by name: those of `jaxcam.metrics`, or your own.
+      score_fn: what is explained.
+      judge_fn: `(logits, target) -> scalar`, the score that metrics look at.
+      convention: how maps are made.
+
+    Returns:
+      `evaluate(variables, image, target=None, *, inside=None, key=None) -> Evaluation`, to be
+      jitted, vmapped and sharded by the caller. `inside` is True on the object, `[*size]`; `key`
+      is for metrics with random numbers, and 0 where none is given. Under `jit` the forward pass
+      and the activations are computed once for all methods.
+
+    Raises:
+      ValueError: there is no method or no metric; by `evaluate`, as `explain` does, and where a
+        metric needs to know where the object is.
+    """
+    for kind, given in {"method": methods, "metric": metrics}.items():
+        if not given:
+            raise ValueError(f"evaluator got no {kind}; give a mapping from names to functions")
+
+    def evaluate(
+        variables: PyTree,
+        image: Any,
+        target: Any = None,
+        *,
+        inside: ArrayLike | None = None,
+        key: Key | None = None,
+    ) -> Evaluation:
+        explained = tap(apply_fn, layer, variables, image, target, score_fn=score_fn)
+        judged = explained.at_score(judge_fn)
+        score = judge_fn(explained.logits, explained.target)
+        at_target = functools.partial(
+            tap, apply_fn, layer, variables, explained.image, score_fn=score_fn
+        )
+        numbers, flat = {}, {}
+        for name, method in methods.items():
+            show = functools.partial(_shown, convention.variant(method), convention)
+            heatmap, flat[name] = show(explained)
+            trial = Trial(
+                image=explained.image,
+                heatmap=heatmap,
+                logits=explained.logits,
+                target=explained.target,
+                score=score,
+                score_image=judged.score_image,
+                heatmap_of=lambda other, show=show: show(explained.at_image(other))[0],
+                heatmap_for=lambda other, show=show: show(at_target(other))[0],
+                key=jax.random.key(0) if key is None else key,
+                inside=None if inside is None else jax.numpy.asarray(inside, bool),
+            )
+            numbers[name] = {metric: metric_fn(trial) for metric, metric_fn in metrics.items()}
+        return Evaluation(numbers, flat, explained.target, score)
+
+    return evaluate
+
+
+def _shown(method: WeightsFn, convention: Convention, seen: Tap) -> tuple[Array, Array]:
+    """The heatmap of a tap, and why its map is flat."""
+    weights = method(seen)
+    cam = convention.combine_fn(weights, seen.activations)
+    score = seen.score_activations(seen.activations)
+    cam = sound(cam, seen.activations, seen.image, score)
+    heatmap = convention.finish_fn(convention.layer_fn(cam, seen.image.shape[:-1]))
+    return heatmap, flatness(weights, seen.activations, cam)

@@ -1,0 +1,79 @@
+"""Does the score follow the map? The image is multiplied by its heatmap, and the model asked again.
+
+A map of ones with one 0 wins drop and increase, and so does the floor `uniform`: read them beside
+complexity and coherency, and beside the floors.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from jaxcam._src.arithmetic import accumulated, quotient
+from jaxcam._src.base import Trial
+from jaxcam._src.metrics.agreement import pearson
+
+
+def drop(trial: Trial) -> Float[Array, ""]:
+    """Average Drop: the share of the score that the masked image loses, in [0, 1]; lower is better.
+
+    `max(0, y - o) / y`, with the score `y` of the image and `o` of the image times its heatmap
+    (Chattopadhay et al. 2018, section 4.1, https://arxiv.org/abs/1710.11063). 0 where `y` is 0; of
+    a score that may be negative, such as a logit, it means nothing.
+    """
+    lost = jax.nn.relu(trial.score - trial.masked_score)
+    return quotient(lost, trial.score)
+
+
+def increase(trial: Trial) -> Float[Array, ""]:
+    """Increase in Confidence: 1 where the masked image has the higher score, else 0.
+
+    Its mean over images is the published share (Chattopadhay et al. 2018, section 4.1,
+    https://arxiv.org/abs/1710.11063).
+    """
+    return (trial.masked_score > trial.score).astype(accumulated(trial.score).dtype)
+
+
+def gain(trial: Trial) -> Float[Array, ""]:
+    """Average Gain: the share of the missing probability that the masked image gains, in [0, 1].
+
+    `max(0, o - y) / (1 - y)` (Zhang et al. 2024, Opti-CAM, section 4.1,
+    https://arxiv.org/abs/2301.07002). 0 where the probability `y` is 1.
+    """
+    won = jax.nn.relu(trial.masked_score - trial.score)
+    return quotient(won, 1 - trial.score)
+
+
+def coherency(trial: Trial) -> Float[Array, ""]:
+    """How alike the maps of the image and of the masked image are, in [0, 1]; higher is better.
+
+    `(1 + Pearson's correlation) / 2`, of the same class (Poppi et al. 2021, section 3,
+    https://arxiv.org/abs/2104.10252). 0 where the map is flat: it shows nothing that could stay.
+    """
+    again = trial.heatmap_of(trial.masked)
+    is_flat = trial.heatmap.max() == trial.heatmap.min()
+    return jnp.where(is_flat, 0, (1 + pearson(trial.heatmap, again)) / 2)
+
+
+def complexity(trial: Trial) -> Float[Array, ""]:
+    """The mean of the heatmap, in [0, 1]; lower is better (Poppi et al. 2021, section 3).
+
+    Not the entropy, which is `jaxcam.metrics.entropy`.
+    """
+    return accumulated(trial.heatmap).mean()
+
+
+def adcc(trial: Trial) -> Float[Array, ""]:
+    """The harmonic mean of coherency, 1 - complexity and 1 - drop, in [0, 1]; higher is better.
+
+    Poppi et al. 2021, equation 5, https://arxiv.org/abs/2104.10252. 0 where one of the three is.
+    Published tables print that of the means over a data set, which is higher: make it by
+    `jaxcam.metrics.harmonic_mean` of these.
+    """
+    return harmonic_mean(coherency(trial), 1 - complexity(trial), 1 - drop(trial))
+
+
+def harmonic_mean(*values: ArrayLike) -> Float[Array, "..."]:
+    """The harmonic mean of numbers in [0, 1], elementwise; 0 where one of them is 0."""
+    stacked = jnp.stack([jnp.asarray(value, jnp.result_type(float)) for value in values])
+    mean = quotient(jnp.asarray(float(len(values))), quotient(jnp.ones(()), stacked).sum(0))
+    return jnp.where((stacked == 0).any(0), 0, mean)

@@ -1,0 +1,50 @@
+"""The shape of the map alone: how much of the picture it takes, and where."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxcam._src.arithmetic import accumulated, quotient
+from jaxcam._src.base import Trial
+
+
+def entropy(trial: Trial) -> Float[Array, ""]:
+    """The entropy of the heatmap taken as probabilities, in nats; lower is more concentrated.
+
+    `-sum p ln p`, `p = M / sum M` (Bhatt et al. 2020, definition 4,
+    https://arxiv.org/abs/2005.00631). From 0 to the logarithm of the number of pixels; 0 for a
+    heatmap of zeros. It depends on the size of the picture.
+    """
+    values = accumulated(trial.heatmap)
+    shares = quotient(values, values.sum())
+    return -jnp.where(shares > 0, shares * jnp.log(jnp.where(shares > 0, shares, 1)), 0).sum()
+
+
+def gini(trial: Trial) -> Float[Array, ""]:
+    """The Gini index of the heatmap, in [0, 1): 0 if all is even, higher if few pixels have it all.
+
+    `sum_i (2 i - n - 1) M_(i) / (n sum M)` over the values in ascending order (Chalasani et al.
+    2020, section 4.1, https://arxiv.org/abs/1810.06583). 0 for a heatmap of zeros.
+    """
+    values = jnp.sort(accumulated(trial.heatmap).reshape(-1))
+    n = values.size
+    ranks = 2 * jnp.arange(1, n + 1) - n - 1
+    return quotient((ranks.astype(values.dtype) * values).sum(), n * values.sum())
+
+
+def border(trial: Trial, *, share: float = 0.1) -> Float[Array, ""]:
+    """The share of the heatmap's sum that lies on the border of the picture, in [0, 1].
+
+    Args:
+      trial: whose heatmap.
+      share: of each side, from both of its ends, that counts as border, in (0, 1/2].
+
+    A heatmap of ones has the border's share of the area: read it beside that floor.
+    """
+    values = accumulated(trial.heatmap)
+    inner = values[tuple(_inner(side, share) for side in values.shape)].sum()
+    return quotient(values.sum() - inner, values.sum())
+
+
+def _inner(side: int, share: float) -> slice:
+    width = max(1, round(share * side))
+    return slice(width, max(width, side - width))

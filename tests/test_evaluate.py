@@ -1,0 +1,104 @@
+"""Methods and metrics together: the numbers of each alone, for one forward pass."""
+
+import functools
+import inspect
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import CLASSES, plain
+
+import jaxcam
+from jaxcam import metrics
+
+METHODS = {"grad_cam": jaxcam.grad_cam, "layer_cam": jaxcam.layer_cam, "uniform": jaxcam.uniform}
+CHEAP = {"drop": metrics.drop, "complexity": metrics.complexity, "gini": metrics.gini}
+INSIDE = np.zeros((12, 10), bool)
+INSIDE[3:9, 2:7] = True
+
+
+def _quick(metric):
+    knobs = {"steps": 4, "samples": 3, "shares": (0.3, 0.6)}
+    taken = knobs.keys() & inspect.signature(metric).parameters.keys()
+    return functools.partial(metric, **{name: knobs[name] for name in taken})
+
+
+def _evaluator(measures=CHEAP, methods=METHODS, **knobs):
+    return jaxcam.evaluator(plain().apply_fn, plain().layer, methods, measures, **knobs)
+
+
+def test_numbers_are_those_of_the_maps_that_explainers_make():
+    case = plain()
+    found = jax.jit(_evaluator())(case.variables, case.image, 1)
+    probability = jax.nn.softmax(case.apply_fn(case.variables, case.image))[1]
+    np.testing.assert_allclose(found.score, probability, rtol=1e-5)
+    for name, method in METHODS.items():
+        explain = jax.jit(jaxcam.explainer(case.apply_fn, case.layer, method))
+        explanation = explain(case.variables, case.image, 1)
+        heatmap = explanation.heatmap
+        masked = case.apply_fn(case.variables, case.image * heatmap[..., None])
+        drop = max(0, 1 - jax.nn.softmax(masked)[1] / probability)
+        np.testing.assert_allclose(found.numbers[name]["drop"], drop, atol=1e-5)
+        np.testing.assert_allclose(found.numbers[name]["complexity"], heatmap.mean(), rtol=1e-5)
+        assert found.flat[name] == explanation.flat
+
+
+def test_all_metrics_under_vmap_are_those_of_each_image():
+    case = plain()
+    measures = {name: _quick(getattr(metrics, name)) for name in metrics.ON_TRIALS}
+    assert len(measures) > 20
+    evaluate = functools.partial(_evaluator(measures, {"grad_cam": jaxcam.grad_cam}), inside=INSIDE)
+    images = jnp.stack([case.image, -case.image])
+    together = jax.jit(jax.vmap(evaluate, in_axes=(None, 0)))(case.variables, images)
+    chex.assert_tree_all_finite(together.numbers)
+    alone = jax.jit(evaluate)(case.variables, images[1])
+    chex.assert_trees_all_close(
+        jax.tree.map(lambda x: x[1], together.numbers), alone.numbers, atol=1e-4
+    )
+
+
+def test_no_target_is_the_top_class_and_another_score_judges():
+    case = plain()
+    found = jax.jit(_evaluator(judge_fn=jaxcam.logit))(case.variables, case.image)
+    logits = case.apply_fn(case.variables, case.image)
+    assert found.target == logits.argmax()
+    np.testing.assert_allclose(found.score, logits.max(), rtol=1e-5)
+    assert found.target < CLASSES
+
+
+def test_methods_share_the_forward_pass():
+    case = plain()
+
+    def flops(f, *arguments):
+        cost = jax.jit(f).lower(case.variables, case.image, *arguments).compile().cost_analysis()
+        assert cost is not None
+        return cost["flops"]
+
+    forward = flops(case.apply_fn)
+    shapes = {"complexity": metrics.complexity}
+    one = flops(_evaluator(shapes, {"grad_cam": jaxcam.grad_cam}), 1)
+    three = flops(_evaluator(shapes), 1)
+    assert three - one < 2 * (one - forward)  # each further method costs its map, and no pass
+
+
+def test_a_flat_map_is_kept_as_0():
+    case = plain()
+    evaluate = jax.jit(_evaluator({"energy": metrics.energy, "drop": metrics.drop}))
+    silent = {**case.variables, "dense": 0 * case.variables["dense"]}
+    found = evaluate(silent, case.image, 1, inside=INSIDE)
+    assert found.flat["grad_cam"] > 0
+    assert found.flat["uniform"] == 0
+    assert found.numbers["grad_cam"]["energy"] == found.numbers["grad_cam"]["drop"] == 0
+    assert 0 < found.numbers["uniform"]["energy"] < 1
+
+
+def test_what_is_missing_is_named():
+    case = plain()
+    with pytest.raises(ValueError, match="evaluator got no method"):
+        _evaluator(methods={})
+    with pytest.raises(ValueError, match="evaluator got no metric"):
+        _evaluator(measures={})
+    with pytest.raises(ValueError, match=r"inside=mask"):
+        _evaluator({"energy": metrics.energy})(case.variables, case.image, 1)
