@@ -159,6 +159,29 @@ def test_imputation_solves_its_linear_system(x64):
         np.testing.assert_allclose(found[y, x], total / weights, atol=1e-4)
 
 
+def test_imputation_reaches_from_one_corner_to_the_other():
+    """Whatever is kept: the solver starts at its mean, and has enough steps to go everywhere."""
+    rows = np.arange(96, dtype=np.float32)
+    image = jnp.asarray((rows[:, None] + rows)[..., None] / 60)
+    removed = jnp.ones((96, 96), bool).at[:30, :30].set(False)
+    found = np.asarray(metrics.imputed(image, removed))[..., 0]
+    padded = np.pad(found, 1)
+    near = [
+        (1 if abs(i) + abs(j) == 1 else 0.5)
+        * np.stack([padded, np.pad(np.ones_like(found), 1)])[:, 1 + i : 97 + i, 1 + j : 97 + j]
+        for i in (-1, 0, 1)
+        for j in (-1, 0, 1)
+        if i or j
+    ]
+    near = np.sum(near, 0)
+    error = np.where(removed, abs(found - near[0] / near[1]), 0)
+    assert error.max() < 1e-3
+    shifted = metrics.imputed(image + 5, removed)[..., 0]
+    np.testing.assert_allclose(shifted, found + 5, atol=1e-2)
+    even = metrics.imputed(jnp.full((96, 96, 1), 0.3), removed)
+    np.testing.assert_allclose(even, 0.3, rtol=1e-6)
+
+
 def test_road_prefers_the_map_that_follows_the_score():
     image = jnp.zeros((16, 16, 1)).at[4:9, 5:10].set(1)
     right = jnp.asarray(image[..., 0])
@@ -244,7 +267,14 @@ def test_a_metric_does_not_know_which_side_is_up(name):
     def measured(turn):
         score = lambda image: jax.nn.sigmoid((turn(image) * weights).mean())  # noqa: E731
         return getattr(metrics, name)(
-            trial(score, image=turn(IMAGE), heatmap=turn(HEATMAP), inside=turn(inside))
+            trial(
+                score,
+                image=turn(IMAGE),
+                heatmap=turn(HEATMAP),
+                heatmap_of=lambda image: turn(HEATMAP) * image[..., 0],
+                heatmap_for=lambda target: turn(HEATMAP * IMAGE[..., 0]),
+                inside=turn(inside),
+            )
         )
 
     plain, turned = measured(lambda x: x), measured(lambda x: x[::-1])

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, PyTree
 
 from jaxcam._src.base import (
@@ -80,6 +81,7 @@ def evaluator(
     for kind, given in {"method": methods, "metric": metrics}.items():
         if not given:
             raise ValueError(f"evaluator got no {kind}; give a mapping from names to functions")
+    score_fn = convention.variant(score_fn)
 
     def evaluate(
         variables: PyTree,
@@ -89,32 +91,61 @@ def evaluator(
         inside: ArrayLike | None = None,
         key: Key | None = None,
     ) -> Evaluation:
-        explained = tap(apply_fn, layer, variables, image, target, score_fn=score_fn)
-        judged = explained.at_score(judge_fn)
+        tap_of = functools.partial(tap, apply_fn, layer, variables, score_fn=score_fn)
+        explained = tap_of(image, target)
+        again = functools.partial(tap_of, explained.image)
         score = judge_fn(explained.logits, explained.target)
-        at_target = functools.partial(
-            tap, apply_fn, layer, variables, explained.image, score_fn=score_fn
-        )
+        place = _checked(inside, explained.image.shape[:-1])
+        key = jax.random.key(0) if key is None else key
         numbers, flat = {}, {}
         for name, method in methods.items():
             show = functools.partial(_shown, convention.variant(method), convention)
             heatmap, flat[name] = show(explained)
-            trial = Trial(
-                image=explained.image,
-                heatmap=heatmap,
-                logits=explained.logits,
-                target=explained.target,
-                score=score,
-                score_image=judged.score_image,
-                heatmap_of=lambda other, show=show: show(explained.at_image(other))[0],
-                heatmap_for=lambda other, show=show: show(at_target(other))[0],
-                key=jax.random.key(0) if key is None else key,
-                inside=None if inside is None else jax.numpy.asarray(inside, bool),
-            )
-            numbers[name] = {metric: metric_fn(trial) for metric, metric_fn in metrics.items()}
+            trial = _trial(explained, judge_fn, heatmap, show, again, key, place)
+            numbers[name] = _measured(metrics, trial)
         return Evaluation(numbers, flat, explained.target, score)
 
     return evaluate
+
+
+def _trial(
+    explained: Tap,
+    judge_fn: ScoreFn,
+    heatmap: Array,
+    show: Callable[[Tap], tuple[Array, Array]],
+    again: Callable[[Any], Tap],
+    key: Key,
+    inside: Array | None,
+) -> Trial:
+    """A map that a method shows of a tap, to be judged by a score."""
+    return Trial(
+        image=explained.image,
+        heatmap=heatmap,
+        logits=explained.logits,
+        target=explained.target,
+        score=judge_fn(explained.logits, explained.target),
+        score_image=explained.at_score(judge_fn).score_image,
+        heatmap_of=lambda image: show(explained.at_image(image))[0],
+        heatmap_for=lambda target: show(again(target))[0],
+        key=key,
+        inside=inside,
+    )
+
+
+def _measured(metrics: Mapping[str, MetricFn], trial: Trial) -> dict[str, Any]:
+    """Each number; NaN where the map is, which a comparison would hide."""
+    finite = jnp.isfinite(trial.heatmap).all()
+    found = {name: metric_fn(trial) for name, metric_fn in metrics.items()}
+    return jax.tree.map(lambda x: jnp.where(finite, x, jnp.nan), found)
+
+
+def _checked(inside: ArrayLike | None, size: tuple[int, ...]) -> Array | None:
+    if inside is not None and jnp.shape(inside) != size:
+        raise ValueError(
+            f"inside has the shape {jnp.shape(inside)}; wanted {size}, that of the image without "
+            "its channels"
+        )
+    return None if inside is None else jnp.asarray(inside, bool)
 
 
 def _shown(method: WeightsFn, convention: Convention, seen: Tap) -> tuple[Array, Array]:

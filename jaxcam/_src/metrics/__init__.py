@@ -8,7 +8,9 @@ Decided for all of them:
   correlations; the blurred image in insertion; what the neighbours say in ROAD. `baseline_fn` is
   another choice.
 - order: by rank, so that counts are exact; equal values in a random order of the key.
-- flat maps: kept, as 0 everywhere. A correlation with a flat map is 0.
+- flat maps: kept, as 0 everywhere. A correlation of a flat map and another is 0, of two flat
+  maps 1.
+- what is not finite: `evaluator` gives NaN for every number of a map that is NaN.
 - floors: read each number beside that of `uniform` and `random_cam`.
 """
 

@@ -10,11 +10,11 @@ from jaxcam._src.arithmetic import accumulated, quotient
 
 def pearson(a: Float[Array, "*size"], b: Float[Array, "*size"]) -> Float[Array, ""]:
     """Pearson's correlation, in [-1, 1]. Two flat maps have 1, a flat one and another 0."""
+    flat_a, flat_b = (m.max() == m.min() for m in (a, b))  # the mean of a flat map may be rounded
     a, b = (m - m.mean() for m in map(accumulated, (a, b)))
     norms = jnp.sqrt((a**2).sum()) * jnp.sqrt((b**2).sum())
-    both_flat = ~a.any() & ~b.any()
-    correlation = quotient((a * b).sum(), norms)
-    return jnp.where(both_flat, 1, correlation.clip(-1, 1))
+    correlation = quotient((a * b).sum(), norms).clip(-1, 1)
+    return jnp.where(flat_a & flat_b, 1, jnp.where(flat_a | flat_b, 0, correlation))
 
 
 def spearman(a: Float[Array, "*size"], b: Float[Array, "*size"]) -> Float[Array, ""]:

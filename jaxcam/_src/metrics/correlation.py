@@ -62,6 +62,7 @@ def sensitivity_n(
     Ancona et al. 2018, section 4, https://arxiv.org/abs/1711.06104. Arguments as there.
     """
     knobs = {"samples": samples, "baseline_fn": baseline_fn, "chunk_size": chunk_size}
+    check_counts(shares=len(shares))
     found = [faithfulness_correlation(trial, share=share, **knobs) for share in shares]
     return jnp.stack(found).mean()
 
@@ -86,9 +87,9 @@ def infidelity(
     values = accumulated(trial.heatmap)
 
     def said_and_lost(key: Array) -> tuple[Array, Array]:
-        noise = scale * jax.random.normal(key, trial.image.shape, trial.image.dtype)
-        lost = trial.score - trial.score_image(trial.image - noise)
-        return (accumulated(noise).sum(-1) * values).sum(), lost
+        moved = trial.image - scale * jax.random.normal(key, trial.image.shape, trial.image.dtype)
+        noise = accumulated(trial.image) - accumulated(moved)  # as it was rounded
+        return (noise.sum(-1) * values).sum(), trial.score - trial.score_image(moved)
 
     said, lost = mapped(said_and_lost, jax.random.split(trial.key, samples), chunk_size)
     fitted = quotient((said * lost).sum(), (said**2).sum())

@@ -47,7 +47,8 @@ def coherency(trial: Trial) -> Float[Array, ""]:
     """How alike the maps of the image and of the masked image are, in [0, 1]; higher is better.
 
     `(1 + Pearson's correlation) / 2`, of the same class (Poppi et al. 2021, section 3,
-    https://arxiv.org/abs/2104.10252). 0 where the map is flat: it shows nothing that could stay.
+    https://arxiv.org/abs/2104.10252). 0 where the map is flat: it shows nothing that could stay;
+    1/2 where only that of the masked image is.
     """
     again = trial.heatmap_of(trial.masked)
     is_flat = trial.heatmap.max() == trial.heatmap.min()

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxcam._src.arithmetic import accumulated
+from jaxcam._src.arithmetic import accumulated, quotient
 from jaxcam._src.base import Trial
 from jaxcam._src.blurring import blurred
 from jaxcam._src.chunks import check_counts, mapped
@@ -85,7 +85,9 @@ def road_morf(
     """ROAD, most relevant first: the mean score without the top pixels; lower is better.
 
     Removed pixels become the weighted mean of their eight neighbours, which is one linear system
-    for all of them, and noise of 0.01 (Rong et al. 2022, https://arxiv.org/abs/2202.00449).
+    for all of them, and normal noise of standard deviation 0.01 in units of the image as the model
+    takes it; the authors add it before the preprocessing (Rong et al. 2022,
+    https://arxiv.org/abs/2202.00449).
 
     Args:
       trial: whose map gives the order; equal values follow a random one.
@@ -123,7 +125,7 @@ def imputed(
     image: Float[Array, "*spatial C"],
     removed: Bool[Array, "*spatial"],
     *,
-    iterations: int = 100,
+    iterations: int | None = None,
 ) -> Float[Array, "*spatial C"]:
     """The image with removed pixels filled from their neighbours.
 
@@ -134,7 +136,8 @@ def imputed(
     Args:
       image: whose pixels.
       removed: at least one is left.
-      iterations: of the solver; without any, removed pixels are 0.
+      iterations: of the solver, which starts from the mean of what is kept; None is four times the
+        longest side, since one carries what is kept a pixel further.
     """
     spatial, x = image.shape[:-1], accumulated(image)
     gone = removed[..., None]
@@ -145,8 +148,15 @@ def imputed(
         return jnp.where(gone, total * inside - _neighbours(inside), 0)
 
     known = jnp.where(gone, _neighbours(jnp.where(gone, 0, x)), 0)
+    kept = jnp.where(gone, 0, x)
+    mean = quotient(kept.sum(range(kept.ndim - 1)), (~removed).sum().astype(x.dtype))
     filled, _ = jax.scipy.sparse.linalg.cg(
-        system, known, maxiter=iterations, tol=1e-6, M=lambda r: r / total
+        system,
+        known,
+        x0=jnp.where(gone, jnp.broadcast_to(mean.reshape((1,) * len(spatial) + (-1,)), x.shape), 0),
+        maxiter=4 * max(spatial) if iterations is None else iterations,
+        tol=1e-6,
+        M=lambda r: r / total,
     )
     return jnp.where(gone, filled, x).astype(image.dtype)
 
@@ -181,9 +191,11 @@ def _scores(
 def _imputed_scores(
     trial: Trial, *, most_first: bool, shares: Sequence[float], chunk_size: int
 ) -> Float[Array, " shares"]:
-    place = ranks(trial.heatmap if most_first else -trial.heatmap, trial.key)
+    check_counts(shares=len(shares))
+    order_key, noise_key = jax.random.split(trial.key)
+    place = ranks(trial.heatmap if most_first else -trial.heatmap, order_key)
     counts = jnp.asarray([min(round(s * place.size), place.size - 1) for s in shares], place.dtype)
-    noise = 0.01 * jax.random.normal(trial.key, trial.image.shape, trial.image.dtype)
+    noise = 0.01 * jax.random.normal(noise_key, trial.image.shape, trial.image.dtype)
 
     def score(count: Array) -> Array:
         removed = place < count

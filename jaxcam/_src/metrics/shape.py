@@ -34,11 +34,11 @@ def gini(trial: Trial) -> Float[Array, ""]:
 def border(trial: Trial, *, share: float = 0.1) -> Float[Array, ""]:
     """The share of the heatmap's sum that lies on the border of the picture, in [0, 1].
 
+    A heatmap of ones has the border's share of the area: read it beside that floor.
+
     Args:
       trial: whose heatmap.
       share: of each side, from both of its ends, that counts as border, in (0, 1/2].
-
-    A heatmap of ones has the border's share of the area: read it beside that floor.
     """
     values = accumulated(trial.heatmap)
     inner = values[tuple(_inner(side, share) for side in values.shape)].sum()

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from jaxcam._src.arithmetic import length, quotient
 from jaxcam._src.base import Trial
-from jaxcam._src.chunks import mapped
+from jaxcam._src.chunks import check_counts, mapped
 
 
 def max_sensitivity(
@@ -15,8 +15,9 @@ def max_sensitivity(
     """The largest relative change of the heatmap in a small box around the image; lower is better.
 
     `max |M(x + d) - M(x)| / |M(x)|`, the entries of `d` uniform in [-radius, radius] (Yeh et al.
-    2019, definition 3.1, https://arxiv.org/abs/1901.09392). 0/0 is 0; of a heatmap of zeros that
-    changes, the norm of the change.
+    2019, https://arxiv.org/abs/1901.09392; divided by the norm as Captum does). 0/0 is 0; of a
+    heatmap of zeros that changes, the norm of the change. Give a float32 image: in bfloat16 most
+    of so small a change rounds to 0.
 
     Args:
       trial: whose map.
@@ -37,6 +38,7 @@ def average_sensitivity(
 def _changes(
     trial: Trial, radius: float, samples: int, chunk_size: int
 ) -> Float[Array, " samples"]:
+    check_counts(samples=samples)
     heatmap, image = trial.heatmap, trial.image
     norm = length(heatmap)
 
