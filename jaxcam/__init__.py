@@ -23,7 +23,6 @@ from jaxcam._src.base import (
     Model,
     ModelWarning,
     Tap,
-    Trial,
 )
 from jaxcam._src.blurring import blurred
 
@@ -55,6 +54,7 @@ from jaxcam._src.maps import (
 
 # Evidence about heatmaps
 from jaxcam._src.metrics.localization import energy_inside
+from jaxcam._src.metrics.trial import Trial
 from jaxcam._src.render import overlay
 
 # What is explained

@@ -544,7 +544,6 @@ def test_law_with_a_big_array_closed_over(asarray):
     truth = recorded(model, "layer")
     activations, head = check_law(tagged(model), VARIABLES, IMAGE, "layer", truth)
     check_gradient(activations, head, disturbed(model, "layer"))
-    _, head = jaxcam.split(tagged(model), "layer")(VARIABLES, IMAGE)
     assert sum(np.size(c) >= 600 for c in jax.make_jaxpr(head)(activations).consts) == 1
 
 

@@ -12,16 +12,15 @@ from jaxcam._src.base import (
     ApplyFn,
     Convention,
     Key,
-    MetricFn,
     ScoreFn,
     SplitFn,
     Tap,
-    Trial,
     WeightsFn,
 )
 from jaxcam._src.conventions.paper import paper
 from jaxcam._src.explain import tap
 from jaxcam._src.maps import flatness, sound
+from jaxcam._src.metrics.trial import MetricFn, Trial
 from jaxcam._src.scores import logit, probability
 
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxcam._src.arithmetic import accumulated, quotient
-from jaxcam._src.base import Trial
 from jaxcam._src.chunks import check_counts, mapped
 from jaxcam._src.metrics.agreement import pearson
 from jaxcam._src.metrics.removal import ranks
+from jaxcam._src.metrics.trial import Trial
 
 
 def faithfulness_correlation(

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from jaxcam._src.arithmetic import accumulated, quotient
-from jaxcam._src.base import Trial
 from jaxcam._src.metrics.agreement import pearson
+from jaxcam._src.metrics.trial import Trial
 
 
 def drop(trial: Trial) -> Float[Array, ""]:

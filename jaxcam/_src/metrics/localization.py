@@ -5,8 +5,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxcam._src.arithmetic import accumulated, quotient
-from jaxcam._src.base import Trial
 from jaxcam._src.metrics.removal import ranks
+from jaxcam._src.metrics.trial import Trial
 
 
 def energy_inside(

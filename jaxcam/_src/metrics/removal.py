@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxcam._src.arithmetic import accumulated, quotient
-from jaxcam._src.base import Trial
 from jaxcam._src.blurring import blurred
 from jaxcam._src.chunks import check_counts, mapped
+from jaxcam._src.metrics.trial import Trial
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -147,8 +147,8 @@ def imputed(
         inside = jnp.where(gone, inside, 0)
         return jnp.where(gone, total * inside - _neighbours(inside), 0)
 
-    known = jnp.where(gone, _neighbours(jnp.where(gone, 0, x)), 0)
     kept = jnp.where(gone, 0, x)
+    known = jnp.where(gone, _neighbours(kept), 0)
     mean = quotient(kept.sum(range(kept.ndim - 1)), (~removed).sum().astype(x.dtype))
     filled, _ = jax.scipy.sparse.linalg.cg(
         system,

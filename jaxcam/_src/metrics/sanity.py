@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcam._src.base import Trial
 from jaxcam._src.metrics.agreement import spearman
+from jaxcam._src.metrics.trial import Trial
 
 
 def random_logit(trial: Trial) -> Float[Array, ""]:

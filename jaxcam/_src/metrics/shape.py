@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcam._src.arithmetic import accumulated, quotient
-from jaxcam._src.base import Trial
+from jaxcam._src.metrics.trial import Trial
 
 
 def entropy(trial: Trial) -> Float[Array, ""]:

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcam._src.arithmetic import length, quotient
-from jaxcam._src.base import Trial
 from jaxcam._src.chunks import check_counts, mapped
+from jaxcam._src.metrics.trial import Trial
 
 
 def max_sensitivity(
