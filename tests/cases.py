@@ -14,6 +14,15 @@ import jaxcam
 from jaxcam._src.base import ApplyFn
 
 CLASSES = 5
+# By a gradient, exact derivatives, masks, a path, a search, and without a score.
+ONE_OF_EACH = [
+    "grad_cam",
+    "grad_cam_plus_plus",
+    "score_cam",
+    "integrated_grad_cam",
+    "opti_cam",
+    "eigen_cam",
+]
 
 
 class Case(NamedTuple):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import rest_is_thorough
 from token_models import GRID, WIDTH, swin, vit
 
 import jaxcam
@@ -14,7 +15,7 @@ def _split(case, layer=None, **knobs):
     return split_fn(case.variables, case.image)
 
 
-@pytest.mark.parametrize("registers", [0, 4])
+@pytest.mark.parametrize("registers", rest_is_thorough([4, 0]))
 def test_head_of_the_grid_is_the_model(registers):
     case = vit(registers)
     activations, head = _split(case)
@@ -33,14 +34,17 @@ def test_the_grid_holds_the_patches_row_by_row():
 
 @pytest.mark.parametrize(
     ("case", "method"),
-    [
-        (vit(), jaxcam.layer_cam),
-        (vit(), jaxcam.grad_cam_plus_plus),
-        (vit(4), jaxcam.grad_cam),
-        (vit(4), jaxcam.score_cam),
-        (swin(), jaxcam.grad_cam),
-        (swin(), jaxcam.score_cam),
-    ],
+    rest_is_thorough(
+        [
+            (vit(), jaxcam.grad_cam_plus_plus),
+            (vit(4), jaxcam.score_cam),
+            (swin(), jaxcam.grad_cam),
+            (vit(), jaxcam.layer_cam),
+            (vit(4), jaxcam.grad_cam),
+            (swin(), jaxcam.score_cam),
+        ],
+        first=3,
+    ),
 )
 def test_a_transformer_is_explained(case, method):
     layer = jaxcam.token_grid(case.apply_fn, case.layer)
