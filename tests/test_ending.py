@@ -110,7 +110,9 @@ def test_what_ends_otherwise_is_refused_and_no_word_is_said(squash):
     jaxcam.explainer(_ending_in(squash), "block2")(case.variables, case.image)
 
 
-@pytest.mark.parametrize("squash", [*SOFTMAXES.values(), jax.nn.sigmoid])
+@pytest.mark.parametrize(
+    "squash", rest_is_thorough([jax.nn.softmax, jax.nn.sigmoid, *SOFTMAXES.values()], first=2)
+)
 @pytest.mark.parametrize("score_fn", [jaxcam.logit, functools.partial(jaxcam.finer, references=2)])
 def test_a_score_of_logits_warns_of_probabilities(squash, score_fn):
     case = plain()

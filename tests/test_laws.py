@@ -56,6 +56,7 @@ def test_head_of_activations_is_the_model(case):
         activations, head = split_fn(case.variables, case.image)
         assert (activations.shape, activations.dtype) == (layer.shape, layer.dtype)
         logits = case.apply_fn(case.variables, case.image)
+        head = jax.jit(head)
         np.testing.assert_allclose(head(activations), logits, rtol=1e-6, atol=1e-6)
         assert not np.allclose(head(jnp.zeros_like(activations)), logits, rtol=1e-3)
 

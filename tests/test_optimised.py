@@ -28,7 +28,7 @@ def test_the_score_of_the_masked_image_rises_with_the_steps():
 
 def test_the_first_step_of_adam_goes_along_the_signs_of_the_gradient():
     tap = _tap()
-    slope = jax.grad(lambda u: _masked_score(tap, jax.nn.softmax(u)))(jnp.zeros((1, 1, 8)))
+    slope = jax.jit(jax.grad(lambda u: _masked_score(tap, jax.nn.softmax(u))))(jnp.zeros((1, 1, 8)))
     wanted = jax.nn.softmax(0.2 * jnp.sign(slope))
     found = jaxcam.opti_cam(tap, steps=1, learning_rate=0.2)
     np.testing.assert_allclose(found, wanted, rtol=1e-4)  # Adam's own epsilon

@@ -20,7 +20,7 @@ def test_head_of_the_grid_is_the_model(registers):
     case = vit(registers)
     activations, head = _split(case)
     assert activations.shape == (*GRID, WIDTH)
-    logits = case.apply_fn(case.variables, case.image)
+    logits, head = jax.jit(case.apply_fn)(case.variables, case.image), jax.jit(head)
     np.testing.assert_allclose(head(activations), logits, rtol=1e-5, atol=1e-6)
     assert not np.allclose(head(jnp.zeros_like(activations)), logits, rtol=1e-3)
 
@@ -65,7 +65,7 @@ def test_the_gradient_is_that_of_the_tokens():
         2,
     )
     tokens, head = jaxcam.split(case.apply_fn, case.layer)(case.variables, case.image)
-    wanted = jax.grad(lambda tokens: head(tokens)[2])(tokens)[1:].mean(0)
+    wanted = jax.jit(jax.grad(lambda tokens: head(tokens)[2]))(tokens)[1:].mean(0)
     np.testing.assert_allclose(jaxcam.grad_cam(tap)[0, 0], wanted, rtol=1e-4, atol=1e-6)
 
 
