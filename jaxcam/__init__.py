@@ -39,7 +39,7 @@ from jaxcam._src.demo.bundle import digits_relu, digits_silu, load_canvases
 from jaxcam._src.derivatives import Structure, closed_form, derivatives, structure
 
 # The whole path
-from jaxcam._src.evaluate import Evaluation, evaluator
+from jaxcam._src.evaluation import Evaluation, evaluator, statistics
 from jaxcam._src.explain import explainer, tap, why_flat
 
 # From weights to a heatmap, and to a picture
@@ -88,6 +88,7 @@ from jaxcam._src.weights.curvature import (
     grad_cam_plus_plus,
     identity,
 )
+from jaxcam._src.weights.floors import centre, edges
 from jaxcam._src.weights.gradient import (
     cam,
     counterfactual_grad_cam,
@@ -133,6 +134,7 @@ __all__ = [
     "binary_probability",
     "blurred",
     "cam",
+    "centre",
     "closed_form",
     "combine",
     "compiler_options",
@@ -141,6 +143,7 @@ __all__ = [
     "derivatives",
     "digits_relu",
     "digits_silu",
+    "edges",
     "eigen_cam",
     "eigen_grad_cam",
     "elementwise_grad_cam",
@@ -192,6 +195,7 @@ __all__ = [
     "smooth_grad_cam_plus_plus",
     "split",
     "ss_cam",
+    "statistics",
     "structure",
     "tag",
     "tap",

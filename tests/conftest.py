@@ -37,6 +37,7 @@ CHECKED = [
     "cut",
     "demo",
     "derivatives",
+    "evaluation",
     "explain",
     "files",
     "maps",

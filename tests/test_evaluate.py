@@ -12,6 +12,7 @@ from cases import plain
 
 import jaxcam
 from jaxcam import metrics
+from jaxcam._src.evaluation.measures import MEASURES
 
 METHODS = {"grad_cam": jaxcam.grad_cam, "layer_cam": jaxcam.layer_cam, "uniform": jaxcam.uniform}
 CHEAP = {"drop": metrics.drop, "complexity": metrics.complexity, "gini": metrics.gini}
@@ -47,7 +48,7 @@ def test_numbers_are_those_of_the_maps_that_explainers_make():
 
 def test_all_metrics_under_vmap_are_those_of_each_image():
     case = plain()
-    measures = {name: _quick(getattr(metrics, name)) for name in metrics.ON_TRIALS}
+    measures = {name: _quick(getattr(metrics, name)) for name in MEASURES}
     assert len(measures) > 20
     evaluate = functools.partial(_evaluator(measures, {"grad_cam": jaxcam.grad_cam}), inside=INSIDE)
     images = jnp.stack([case.image, -case.image])
@@ -95,7 +96,7 @@ def test_a_flat_map_is_kept_as_0():
 
 def test_what_is_not_finite_has_no_number():
     case = plain()
-    measures = {name: _quick(getattr(metrics, name)) for name in metrics.ON_TRIALS}
+    measures = {name: _quick(getattr(metrics, name)) for name in MEASURES}
     evaluate = jax.jit(_evaluator(measures, {"grad_cam": jaxcam.grad_cam}))
     broken = case.image.at[3, 4, 0].set(jnp.nan)
     for name, number in (

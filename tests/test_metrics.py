@@ -9,6 +9,7 @@ import pytest
 
 import jaxcam
 from jaxcam import metrics
+from jaxcam._src.evaluation.measures import MEASURES
 
 KEY = jax.random.key(0)
 GRID = (7, 7)
@@ -262,7 +263,7 @@ BY_PLACE = {  # they draw pixels, or noise for each
 }
 
 
-@pytest.mark.parametrize("name", sorted({*metrics.ON_TRIALS} - BY_PLACE))
+@pytest.mark.parametrize("name", sorted({*MEASURES} - BY_PLACE))
 def test_a_metric_does_not_know_which_side_is_up(name):
     """The picture and its map turned over, and the score with them: the same number."""
     inside = jnp.zeros(GRID, bool).at[2:5, 1:4].set(True)

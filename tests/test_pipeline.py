@@ -18,8 +18,7 @@ from test_cli import run_command
 from tiers import rest_is_thorough
 
 import jaxcam
-from jaxcam._src.cli import METHODS
-from jaxcam._src.cli import run as run_module
+from jaxcam._src.cli import METHODS, batches
 from jaxcam._src.demo.bundle import FOLDER
 from jaxcam._src.methods import seeded
 from jaxcam._src.pipeline.step import stepper
@@ -69,7 +68,7 @@ def _cam(folder, row):
     return np.load(folder / "maps" / row["maps"])["cam"][row["row"]]
 
 
-def _files(folder):
+def files_of(folder):
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
@@ -173,8 +172,8 @@ def test_what_the_model_cannot_take_is_skipped(capsys, canvases, tmp_path, facto
     assert "skipped 24 images; the index has them all" in error
 
 
-def _start(arguments, **environment):
-    command = [sys.executable, "-m", "jaxcam", "run", *map(str, arguments)]
+def start(arguments, command="run", **environment):
+    command = [sys.executable, "-m", "jaxcam", command, *map(str, arguments)]
     path = os.pathsep.join(sys.path)
     return subprocess.Popen(
         command, env={**os.environ, "PYTHONPATH": path, **environment},
@@ -182,7 +181,7 @@ def _start(arguments, **environment):
     )  # fmt: skip
 
 
-def _kill_once(process, is_time):
+def kill_once(process, is_time):
     while process.poll() is None and not is_time():
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
@@ -195,34 +194,34 @@ def test_a_run_goes_on_after_every_kill_and_repeats_nothing(canvases, tmp_path):
     common = ["--images", canvases, *LAYER, *model]
     out, undisturbed = tmp_path / "out", tmp_path / "undisturbed"
     maps, index = out / "maps", out / "index"
-    reference = _start([*common, "--out", undisturbed])
+    reference = start([*common, "--out", undisturbed])
 
-    def files(folder):
+    def count(folder):
         return len([*folder.glob("0*")])
 
     moments = [
         lambda: index.exists(),  # before the first batch
-        lambda: files(maps) > 0,  # between the maps of a batch and its index, or a little later
-        lambda: files(index) > 2,
-        lambda: files(index) > 4,
+        lambda: count(maps) > 0,  # between the maps of a batch and its index, or a little later
+        lambda: count(index) > 2,
+        lambda: count(index) > 4,
     ]
     finished = {}
     for is_time in moments:
-        _kill_once(_start([*common, "--out", out]), is_time)
+        kill_once(start([*common, "--out", out]), is_time)
         for path, when in finished.items():
             assert path.stat().st_mtime_ns == when  # no finished batch was written again
         finished = {path: path.stat().st_mtime_ns for path in index.glob("0*")}
     # As if it had been killed in the middle of a file, and between the two files of a batch.
     (maps / ".000011.npz.host-1.part").write_bytes(b"half")
     shutil.copy(maps / "000000.npz", maps / "000010.npz")
-    last = _start([*common, "--out", out])
+    last = start([*common, "--out", out])
     said, _ = last.communicate()
     assert last.returncode == 0
     assert f"24 images ({2 * len(finished)} were done before)" in said
     assert 4 < len(finished) < 12
     assert all(path.stat().st_mtime_ns == when for path, when in finished.items())
     reference.communicate()
-    assert _files(out) == _files(undisturbed)
+    assert files_of(out) == files_of(undisturbed)
 
 
 def _by_number(index, port):
@@ -246,13 +245,13 @@ def test_two_processes_share_the_batches(canvases, tmp_path, share):
         port = free.getsockname()[1]
     for index in range(2):
         choice, environment = share(index, port)
-        both.append(_start([*common, *choice, "--out", out], **environment))
+        both.append(start([*common, *choice, "--out", out], **environment))
     said = [process.communicate() for process in both]
     assert "14 of 14" in said[0][0], said
     assert "10 of 10" in said[1][0], said
-    whole = _start([*common, "--out", alone])
+    whole = start([*common, "--out", alone])
     assert "24 of 24" in whole.communicate()[0]
-    assert _files(out) == _files(alone)
+    assert files_of(out) == files_of(alone)
 
 
 @pytest.mark.parametrize(
@@ -300,13 +299,13 @@ def test_bad_input_is_one_line_and_no_file(capsys, tmp_path, arguments, message)
 def test_another_run_in_the_same_folder_is_refused(capsys, tmp_path):
     command = ["run", "--images", FOLDER, *LAYER, "--out", tmp_path]
     assert run_command(capsys, *command)[0] == 0
-    before = _files(tmp_path)
+    before = files_of(tmp_path)
     code, _, error = run_command(capsys, *command, "--method", "layer_cam")
     assert code == 2
     assert (
         "holds a run with {'method': 'grad_cam'}, and this one has {'method': 'layer_cam'}" in error
     )
-    assert _files(tmp_path) == before
+    assert files_of(tmp_path) == before
     assert json.loads(before["run.json"])["count"] == 24
 
 
@@ -322,10 +321,10 @@ def test_the_same_names_in_another_folder_are_another_run(capsys, canvases, tmp_
 def test_a_batch_without_its_maps_is_explained_again(capsys, tmp_path):
     command = ["run", "--images", FOLDER, *LAYER, "--batch-size", 12, "--out", tmp_path]
     assert run_command(capsys, *command)[0] == 0
-    whole = _files(tmp_path)
+    whole = files_of(tmp_path)
     (tmp_path / "maps" / "000001.npz").unlink()
     assert "(12 were done before)" in run_command(capsys, *command)[1]
-    assert _files(tmp_path) == whole
+    assert files_of(tmp_path) == whole
     (tmp_path / "run.json").write_text("no record")
     code, _, error = run_command(capsys, *command)
     assert code == 2
@@ -343,6 +342,6 @@ def test_methods_that_fill_a_device_take_one_image_at_a_time(monkeypatch):
 
 
 def test_a_package_that_is_missing_is_named(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(run_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(batches.importlib.util, "find_spec", lambda name: None)
     code, _, error = run_command(capsys, "run", "--images", FOLDER, *LAYER, "--out", tmp_path)
     assert (code, error) == (2, "jaxcam: run needs grain; pip install 'jaxcam-xai[run]'\n")

@@ -17,7 +17,7 @@ def quotient(numerator: Float[Array, "..."], denominator: Float[Array, "..."]) -
     return jnp.where(zero, 0, numerator / jnp.where(zero, 1, denominator))
 
 
-def length(values: Float[Array, "..."]) -> Float[Array, ""]:
+def length(values: Float[Array, "..."], axis: int | None = None) -> Float[Array, "..."]:
     """The Euclidean norm, whose gradient at 0 is 0: that of the square root is infinite there."""
-    squares = jnp.sum(accumulated(values) ** 2)
+    squares = jnp.sum(accumulated(values) ** 2, axis=axis)
     return jnp.where(squares == 0, 0, jnp.sqrt(jnp.where(squares == 0, 1, squares)))

@@ -1,14 +1,13 @@
 """The command line: files in, files out."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxcam import __version__
-from jaxcam._src.cli import audit, explain, lists, run, streams
+from jaxcam._src.cli import audit, batches, evaluate, explain, lists, run, streams
 from jaxcam._src.cli.model import METHODS
 from jaxcam._src.compiling import keep_programs
 from jaxcam._src.files import UsageError
@@ -75,9 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     every.set_defaults(command=lists.list_methods)
 
     explaining, checking = _add_explain(commands), _add_audit(commands)
-    running = _add_run(commands)
+    running, judging = _add_run(commands), _add_evaluate(commands)
     factory = "a function without arguments that returns a jaxcam.Model (default: %(default)s)"
-    for command in (listing, explaining, running, checking):
+    for command in (listing, explaining, running, judging, checking):
         command.add_argument("--model", default="jaxcam:digits_relu", help=factory)
     return parser
 
@@ -93,17 +92,38 @@ def _add_explain(commands: Any) -> argparse.ArgumentParser:
 def _add_run(commands: Any) -> argparse.ArgumentParser:
     running = commands.add_parser("run", help="explain a folder; goes on where it stopped")
     where = "a folder, a .csv with the columns image and target, or a list with a path on each line"
-    running.add_argument("--images", type=Path, required=True, help=where)
+    batches.add_options(running, where)
     _add_choices(running)
-    running.add_argument("--batch-size", type=int, default=32, help="images at once, and in a file")
-    affine = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if affine else os.cpu_count() or 1
-    decode = "that decode images (default: one for a core)"
-    running.add_argument("--threads", type=int, default=cores, help=decode)
-    parts = "which part this process takes: I/N, or auto, which asks jax.distributed"
-    running.add_argument("--share", default="0/1", help=parts)
     running.set_defaults(command=run.run)
     return running
+
+
+def _add_evaluate(commands: Any) -> argparse.ArgumentParser:
+    judging = commands.add_parser("evaluate", help="judge maps by metrics: which one to trust?")
+    where = (
+        "as for run; the .csv may also have the columns xmin, ymin, xmax, ymax of a box, or mask, "
+        "the path of a picture that is white on the object"
+    )
+    batches.add_options(judging, where)
+    boxes = "a .csv with the columns image, xmin, ymin, xmax, ymax; one row for each box"
+    judging.add_argument("--boxes", type=Path, help=boxes)
+    again = "; may be given several times"
+    judging.add_argument("--layer", required=True, action="append", help=f"a layer{again}")
+    explained = f"what is explained (default: logit){again}"
+    judging.add_argument("--score", action="append", help=explained)
+    by = "the score by which maps are judged (default: %(default)s)"
+    judging.add_argument("--judge", default="probability", help=by)
+    maps = f"a method, or all (default: four; floors are always there){again}"
+    judging.add_argument("--method", action="append", default=[], help=maps)
+    numbers = f"a metric, or all (default: the cheap ones){again}"
+    judging.add_argument("--metric", action="append", default=[], help=numbers)
+    judging.add_argument("--seed", type=int, default=0, help="of whatever is random")
+    judging.add_argument("--target", help="class name or index (default: the top class)")
+    judging.add_argument(
+        "--out", type=Path, default=Path("jaxcam-evaluation"), help="folder to write to"
+    )
+    judging.set_defaults(command=evaluate.run)
+    return judging
 
 
 def _add_choices(command: argparse.ArgumentParser) -> None:

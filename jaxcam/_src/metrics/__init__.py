@@ -18,6 +18,7 @@ from jaxcam._src.metrics.agreement import largest_difference, pearson, spearman,
 from jaxcam._src.metrics.correlation import faithfulness_correlation, infidelity, sensitivity_n
 from jaxcam._src.metrics.faithfulness import (
     adcc,
+    arcc,
     coherency,
     complexity,
     drop,
@@ -43,39 +44,12 @@ from jaxcam._src.metrics.removal import (
     road_morf,
 )
 from jaxcam._src.metrics.sanity import random_logit
-from jaxcam._src.metrics.shape import border, entropy, gini
+from jaxcam._src.metrics.shape import border, entropy, gini, tied
 from jaxcam._src.metrics.stability import average_sensitivity, max_sensitivity
 
-ON_TRIALS = (  # by name: what `evaluator` takes; the others are parts of them
-    "drop",
-    "increase",
-    "gain",
-    "coherency",
-    "complexity",
-    "adcc",
-    "deletion",
-    "insertion",
-    "road_morf",
-    "road_lerf",
-    "road",
-    "faithfulness_correlation",
-    "sensitivity_n",
-    "infidelity",
-    "max_sensitivity",
-    "average_sensitivity",
-    "random_logit",
-    "entropy",
-    "gini",
-    "border",
-    "energy",
-    "pointing",
-    "relevance_rank",
-    "overlap",
-)
-
 __all__ = [
-    "ON_TRIALS",
     "adcc",
+    "arcc",
     "average_sensitivity",
     "border",
     "coherency",
@@ -107,5 +81,6 @@ __all__ = [
     "road_morf",
     "sensitivity_n",
     "spearman",
+    "tied",
     "top_overlap",
 ]

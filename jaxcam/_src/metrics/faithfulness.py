@@ -4,12 +4,15 @@ A map of ones with one 0 wins drop and increase, and so does the floor `uniform`
 complexity and coherency, and beside the floors.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from jaxcam._src.arithmetic import accumulated, quotient
 from jaxcam._src.metrics.agreement import pearson
+from jaxcam._src.metrics.removal import road
 from jaxcam._src.metrics.trial import Trial
 
 
@@ -50,9 +53,8 @@ def coherency(trial: Trial) -> Float[Array, ""]:
     https://arxiv.org/abs/2104.10252). 0 where the map is flat: it shows nothing that could stay;
     1/2 where only that of the masked image is.
     """
-    again = trial.heatmap_of(trial.masked)
     is_flat = trial.heatmap.max() == trial.heatmap.min()
-    return jnp.where(is_flat, 0, (1 + pearson(trial.heatmap, again)) / 2)
+    return jnp.where(is_flat, 0, (1 + pearson(trial.heatmap, trial.masked_heatmap)) / 2)
 
 
 def complexity(trial: Trial) -> Float[Array, ""]:
@@ -71,6 +73,23 @@ def adcc(trial: Trial) -> Float[Array, ""]:
     `jaxcam.metrics.harmonic_mean` of these.
     """
     return harmonic_mean(coherency(trial), 1 - complexity(trial), 1 - drop(trial))
+
+
+def arcc(
+    trial: Trial, *, shares: Sequence[float] = (0.2, 0.4, 0.6, 0.8), chunk_size: int = 32
+) -> Float[Array, ""]:
+    """ADCC with twice ROAD, from 0 to 1, in place of 1 - drop; higher is better.
+
+    Of no paper; known from https://github.com/jacobgil/pytorch-grad-cam, whose imputation is
+    another.
+
+    Args:
+      trial: to judge.
+      shares: of the pixels that are removed, as for `jaxcam.metrics.road`.
+      chunk_size: images at once.
+    """
+    removal = (2 * road(trial, shares=shares, chunk_size=chunk_size)).clip(0, 1)
+    return harmonic_mean(coherency(trial), 1 - complexity(trial), removal)
 
 
 def harmonic_mean(*values: ArrayLike) -> Float[Array, "..."]:

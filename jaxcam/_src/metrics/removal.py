@@ -56,18 +56,26 @@ def insertion(
 
 
 def deletion_curve(
-    trial: Trial, *, steps: int, baseline_fn: Callable[[Array], Array], chunk_size: int
+    trial: Trial,
+    *,
+    steps: int = 20,
+    baseline_fn: Callable[[Array], Array] = jnp.zeros_like,
+    chunk_size: int = 32,
 ) -> Float[Array, " points"]:
-    """The scores behind `deletion`, from none to all pixels removed."""
+    """The scores behind `deletion`, from none to all pixels removed. Arguments as there."""
     check_counts(steps=steps)
     baseline = baseline_fn(trial.image)
     return _scores(trial, trial.image, baseline, steps, chunk_size)
 
 
 def insertion_curve(
-    trial: Trial, *, steps: int, baseline_fn: Callable[[Array], Array], chunk_size: int
+    trial: Trial,
+    *,
+    steps: int = 20,
+    baseline_fn: Callable[[Array], Array] = blurred,
+    chunk_size: int = 32,
 ) -> Float[Array, " points"]:
-    """The scores behind `insertion`, from the baseline to the image."""
+    """The scores behind `insertion`, from the baseline to the image. Arguments as there."""
     check_counts(steps=steps)
     baseline = baseline_fn(trial.image)
     return _scores(trial, baseline, trial.image, steps, chunk_size)

@@ -31,6 +31,16 @@ def gini(trial: Trial) -> Float[Array, ""]:
     return quotient((ranks.astype(values.dtype) * values).sum(), n * values.sum())
 
 
+def tied(trial: Trial) -> Float[Array, ""]:
+    """The share of the pixels whose value another pixel has too, and which have no order.
+
+    In [0, 1]. Metrics that remove pixels by rank take them in a random order.
+    """
+    values = jnp.sort(trial.heatmap.reshape(-1))
+    equal = values[1:] == values[:-1]
+    return (jnp.append(equal, False) | jnp.append(False, equal)).mean(dtype=jnp.float32)
+
+
 def border(trial: Trial, *, share: float = 0.1) -> Float[Array, ""]:
     """The share of the heatmap's sum that lies on the border of the picture, in [0, 1].
 

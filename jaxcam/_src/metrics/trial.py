@@ -50,6 +50,11 @@ class Trial:
         """The score of the masked image."""
         return self.score_image(self.masked)
 
+    @functools.cached_property
+    def masked_heatmap(self) -> Array:
+        """The heatmap of the masked image."""
+        return self.heatmap_of(self.masked)
+
     @property
     def object(self) -> Array:
         """Where the object is.

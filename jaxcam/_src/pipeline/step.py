@@ -3,16 +3,19 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, PyTree
+from jaxtyping import Array, PyTree
 
 from jaxcam._src.base import ApplyFn, Explanation, SplitFn, WeightsFn
 from jaxcam._src.compiling import compiler_options
 from jaxcam._src.explain import explainer
 from jaxcam._src.sharding import sharded
+
+# (images [n, ...], targets [n] or None, inside [n, *size] or None) -> arrays [n, ...]
+Step: TypeAlias = Callable[..., PyTree]
 
 
 class Found(NamedTuple):
@@ -37,10 +40,8 @@ class Found(NamedTuple):
     flat: Array
 
 
-def stepper(
-    apply_fn: ApplyFn, variables: PyTree, layer: str | SplitFn, method: WeightsFn
-) -> Callable[[ArrayLike, Any], Found]:
-    """Makes the compiled `(images [n, ...], targets [n] or None) -> Found`.
+def stepper(apply_fn: ApplyFn, variables: PyTree, layer: str | SplitFn, method: WeightsFn) -> Step:
+    """Makes the compiled step whose batches are `Found`.
 
     Images go through together; but one at a time on each device under a method that has a
     `chunk_size`, since it fills the device by itself. Exact derivatives of Grad-CAM++ are together
@@ -51,14 +52,26 @@ def stepper(
     def one(variables: PyTree, image: Array, target: Any) -> Found:
         return _found(explain(variables, image, target))
 
-    def one_by_one(variables: PyTree, images: Array, targets: Any) -> Found:
-        return jax.lax.map(lambda pair: one(variables, *pair), (images, targets))
-
     fills_device = "chunk_size" in inspect.signature(method).parameters
-    together = one_by_one if fills_device else jax.vmap(one, in_axes=(None, 0, 0))
+    together = one_by_one(one) if fills_device else jax.vmap(one, in_axes=(None, 0, 0))
+    step = on_all_devices(together, variables)
+    return lambda images, targets, inside: step(images, targets)
+
+
+def one_by_one(of_one: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """A function of one image as a function of many, which goes through them one at a time."""
+
+    def of_many(variables: PyTree, images: PyTree, targets: Any) -> PyTree:
+        return jax.lax.map(lambda pair: of_one(variables, *pair), (images, targets))
+
+    return of_many
+
+
+def on_all_devices(of_many: Callable[..., PyTree], variables: PyTree) -> Callable[..., PyTree]:
+    """Compiles a function of many images, which the devices of this process share."""
     devices = jax.local_devices()
     mesh = jax.make_mesh((len(devices),), ("images",), devices=devices)
-    step = jax.jit(sharded(together, mesh), compiler_options=compiler_options())
+    step = jax.jit(sharded(of_many, mesh), compiler_options=compiler_options())
     return functools.partial(step, jax.device_put(variables, jax.NamedSharding(mesh, jax.P())))
 
 

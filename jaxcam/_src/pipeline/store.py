@@ -1,8 +1,8 @@
-"""What a run writes: the maps and the numbers of each batch, a file of each, whole or not at all.
+"""What a run writes: the numbers of each batch, and its maps, in files that are whole or not there.
 
     run.json              what was run
-    maps/000012.npz       cam [n, h, w], the maps of batch 12
-    index/000012.parquet  their rows in the index: image, prediction, target, scores, flat, error
+    index/000012.parquet  the rows of batch 12 in the index: image, error, numbers
+    maps/000012.npz       cam [n, h, w], its maps, where the run keeps them
 
 A batch is finished once it is in the index, which is written last. NumPy reads the maps; whatever
 reads Parquet reads the folder `index` as one table.
@@ -11,7 +11,7 @@ reads Parquet reads the folder `index` as one table.
 import json
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +20,23 @@ import numpy as np
 from jaxcam._src.files import UsageError, one_line, whole_file
 
 
-def begin(folder: Path, settings: Mapping[str, Any], share: str) -> None:
+def begin(folder: Path, settings: Mapping[str, Any], share: str, *, parts: Sequence[str]) -> None:
     """Writes the settings of a run, or goes on with the run that is there.
 
-    `share` names the part of the batches that this process takes; one goes on where it was killed.
+    `parts` are the folders of its files, "index" and "maps". `share` names the part of the batches
+    that this process takes; one goes on where it was killed.
 
     Raises:
       UsageError: there is a run with other settings.
     """
     path = folder / "run.json"
-    for part in ("maps", "index"):
+    for part in parts:
         with one_line(f"{folder} holds no run that could go on; choose another --out"):
             (folder / part).mkdir(exist_ok=True)
     if not path.exists():
         if any(folder.glob("index/*.parquet")) or any(folder.glob("maps/*.npz")):
             raise UsageError(
-                f"{folder} holds maps of a run, but not its run.json, which says what they are; "
+                f"{folder} holds files of a run, but not its run.json, which says what they are; "
                 "choose another --out"
             )
         with whole_file(path, share) as file:
@@ -52,9 +53,9 @@ def begin(folder: Path, settings: Mapping[str, Any], share: str) -> None:
         )
 
 
-def unfinished(folder: Path, batches: Sequence[int]) -> list[int]:
+def unfinished(folder: Path, batches: Sequence[int], *, parts: Sequence[str]) -> list[int]:
     """Those of the batches that are not there whole, cleared of what a killed process left."""
-    left = [batch for batch in batches if not _is_whole(folder, batch)]
+    left = [batch for batch in batches if not _is_whole(folder, batch, parts)]
     names = {f"{batch:06}" for batch in left}
     for part in folder.glob("*/.*.part"):
         if part.name.split(".")[1] in names:
@@ -62,19 +63,21 @@ def unfinished(folder: Path, batches: Sequence[int]) -> list[int]:
     return left
 
 
-def _is_whole(folder: Path, batch: int) -> bool:
+def _is_whole(folder: Path, batch: int, parts: Sequence[str]) -> bool:
     """Whether a batch was written, and can be read again."""
     import pyarrow.parquet
 
-    index, maps = _index(folder, batch), _maps(folder, batch)
-    for path in (index, maps):
+    files = [_FILES[part](folder, batch) for part in parts]
+    for path in files:
         if path.is_dir():
             raise UsageError(f"{path} is a folder; wanted a file of the run: remove it")
-    if not (index.exists() and maps.exists()):
+    if not all(path.exists() for path in files):
         return False
     try:
-        rows = len(pyarrow.parquet.read_table(index, columns=["image", "error"]))
-        with np.load(maps, allow_pickle=False) as file:
+        rows = len(pyarrow.parquet.read_table(_index(folder, batch)))
+        if "maps" not in parts:
+            return True
+        with np.load(_maps(folder, batch), allow_pickle=False) as file:
             return len(file["cam"]) == rows  # which checks the sum of its bytes
     except (pyarrow.ArrowException, zipfile.BadZipFile, zlib.error):
         return False
@@ -82,27 +85,42 @@ def _is_whole(folder: Path, batch: int) -> bool:
         return False
 
 
-def write(folder: Path, batch: int, cam: np.ndarray, columns: Mapping[str, list]) -> None:
-    """Writes the maps `[n, *spatial]` of a batch, then its n rows of the index."""
-    import pyarrow
-    import pyarrow.parquet
+def write_maps(folder: Path, batch: int, cam: np.ndarray) -> dict[str, list[Any]]:
+    """Writes the maps `[n, *spatial]` of a batch, and returns the columns that say where they are.
 
+    Before its index, by which the batch is finished.
+    """
     with whole_file(_maps(folder, batch)) as file:
         np.savez(file, cam=cam)
-    rows = range(len(cam))
-    places = {"maps": [f"{batch:06}.npz"] * len(cam), "row": rows}
-    table = pyarrow.table({**columns, **places}, schema=_schema())
-    with whole_file(_index(folder, batch)) as file:
-        pyarrow.parquet.write_table(table, file)
+    return {"maps": [f"{batch:06}.npz"] * len(cam), "row": [*range(len(cam))]}
 
 
-def errors(folder: Path, batches: Sequence[int]) -> Iterator[tuple[str, str]]:
-    """The images that were skipped, and why."""
+def write_index(
+    folder: Path, batch: int, columns: Mapping[str, list], kinds: Mapping[str, type]
+) -> None:
+    """Writes the rows of a batch in the index; `kinds` are str, int, float and list of columns."""
+    import pyarrow as pa
     import pyarrow.parquet
 
-    for batch in batches:
-        found = pyarrow.parquet.read_table(_index(folder, batch), columns=["image", "error"])
-        yield from ((row["image"], row["error"]) for row in found.to_pylist() if row["error"])
+    types = {str: pa.string(), int: pa.int32(), float: pa.float32(), list: pa.list_(pa.float32())}
+    schema = pa.schema([(name, types[kind]) for name, kind in kinds.items()])
+    with whole_file(_index(folder, batch)) as file:
+        pyarrow.parquet.write_table(pa.table({**columns}, schema=schema), file)
+
+
+def read_index(folder: Path, batches: Sequence[int], columns: Sequence[str] | None = None) -> Any:
+    """The rows of these batches, a `pyarrow.Table`."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    tables = (pyarrow.parquet.read_table(_index(folder, b), columns=columns) for b in batches)
+    return pa.concat_tables(tables)
+
+
+def errors(folder: Path, batches: Sequence[int]) -> dict[str, str]:
+    """The images that were skipped, and why."""
+    rows = read_index(folder, batches, ["image", "error"]).to_pylist() if batches else []
+    return {row["image"]: row["error"] for row in rows if row["error"]}
 
 
 def _maps(folder: Path, batch: int) -> Path:
@@ -113,22 +131,4 @@ def _index(folder: Path, batch: int) -> Path:
     return folder / "index" / f"{batch:06}.parquet"
 
 
-def _schema() -> Any:
-    import pyarrow as pa
-
-    text, whole, real = pa.string(), pa.int32(), pa.float32()
-    kinds = {
-        "image": text,
-        "prediction": whole,
-        "prediction_name": text,
-        "prediction_probability": real,
-        "target": whole,
-        "target_name": text,
-        "target_probability": real,
-        "target_logit": real,
-        "flat": text,
-        "maps": text,
-        "row": whole,
-        "error": text,
-    }
-    return pa.schema(list(kinds.items()))
+_FILES = {"maps": _maps, "index": _index}

@@ -1,0 +1,157 @@
+"""What the commands share that go through many images: the images, shares, progress, the end."""
+
+import argparse
+import importlib.util
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from jaxcam._src import files
+from jaxcam._src.base import Model
+from jaxcam._src.cli.streams import complain, console, say
+from jaxcam._src.files import UsageError
+from jaxcam._src.pipeline import Job, listing, store
+from jaxcam._src.pipeline.listing import Listing
+
+_MOST_LISTED = 20
+_A_WEEK = 7 * 24 * 3600
+
+
+def add_options(command: argparse.ArgumentParser, where: str) -> None:
+    """The options of a command that goes through many images."""
+    command.add_argument("--images", type=Path, required=True, help=where)
+    command.add_argument("--batch-size", type=int, default=32, help="images at once, and in a file")
+    affine = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if affine else os.cpu_count() or 1
+    decode = "that decode images (default: one for a core)"
+    command.add_argument("--threads", type=int, default=cores, help=decode)
+    parts = "which part this process takes: I/N, or auto, which asks jax.distributed"
+    command.add_argument("--share", default="0/1", help=parts)
+
+
+def check_packages(command: str) -> None:
+    """Refuses to begin where a package is missing."""
+    for package in ("grain", "pyarrow"):
+        if not importlib.util.find_spec(package):
+            raise UsageError(f"{command} needs {package}; pip install 'jaxcam-xai[run]'")
+
+
+def images_of(
+    options: argparse.Namespace, model: Model, target: int | None, *, with_objects: bool = False
+) -> Listing:
+    """The images that the options name, each with the one target where one is given."""
+    images = listing.read(options.images, model.class_names, with_objects=with_objects)
+    if target is None:
+        return images
+    if images.targets is not None:
+        raise UsageError(f"{options.images} has a column target; leave out --target")
+    return images._replace(targets=[target] * len(images.names))
+
+
+def check_counts(options: argparse.Namespace) -> None:
+    """Refuses threads that are none, and batches that the devices do not divide."""
+    devices = len(jax.local_devices())
+    if options.threads < 1:
+        raise UsageError(f"--threads is {options.threads}; wanted 1 or more")
+    if options.batch_size < 1 or options.batch_size % devices:
+        raise UsageError(
+            f"--batch-size is {options.batch_size}; wanted 1 or more, and a multiple of "
+            f"{devices}, the devices of this process"
+        )
+
+
+def share(text: str) -> tuple[int, int]:
+    """Which part of the batches this process takes: `(index, count)`."""
+    if text == "auto":
+        with files.one_line("--share auto needs a cluster that JAX knows; else give --share I/N"):
+            # Shares end at times of their own, and none waits for another.
+            jax.distributed.initialize(shutdown_timeout_seconds=_A_WEEK)
+        return jax.process_index(), jax.process_count()
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise UsageError(f"--share is {text!r}; wanted I/N with I from 0 to N - 1, or auto")
+    return int(index), int(count)
+
+
+def count(job: Job) -> int:
+    """How many batches there are."""
+    return -(-len(job.images.names) // job.batch_size)
+
+
+def settings_of(options: argparse.Namespace, names: Sequence[str], images: Listing) -> dict:
+    """What two runs must have alike, so that one can go on with the other's files."""
+    if images.columns:
+        say(f"{options.images}: {_use(images.columns)}")
+    settings: dict[str, Any] = {name: getattr(options, name) for name in names}
+    settings |= {"images": str(images.root.resolve()), "count": len(images.names)}
+    return settings | {"digest": images.digest()}
+
+
+def _use(columns: Mapping[str, bool]) -> str:
+    """Which columns of a table are read, and which are not."""
+    used = [name for name, is_used in columns.items() if is_used]
+    left = [name for name, is_used in columns.items() if not is_used]
+    return f"columns {', '.join(used)}" + (f"; not used: {', '.join(left)}" if left else "")
+
+
+def go_through(
+    job: Job,
+    own: range,
+    left: Sequence[int],
+    work: Iterable[int],
+    folder: Path,
+    verb: str,
+    past: str,
+) -> int:
+    """Does the work under a progress bar and says what was skipped. Returns 1 where there is some.
+
+    Args:
+      job: of which batches.
+      own: batches of this share.
+      left: those of them that were not done before.
+      work: does them, and yields how many images each had.
+      folder: which they are written to.
+      verb: what is done to an image, as "explaining".
+      past: what has been done to it, as "explained".
+    """
+    sizes = {batch: len(job.part(job.images.names, batch)) for batch in own}
+    images, done = sum(sizes.values()), sum(sizes[batch] for batch in own if batch not in left)
+    with _progress() as progress:
+        task = progress.add_task(verb, total=images, completed=done)
+        with files.one_line(f"the run in {folder} stopped"):
+            for finished in work:
+                progress.advance(task, finished)
+    skipped = store.errors(folder, own)
+    before = f" ({done} were done before)" if done else ""
+    say(f"{past}: {images - len(skipped)} of {images} images{before}, in {folder}")
+    for name, error in [*skipped.items()][:_MOST_LISTED]:
+        complain(f"skipped {name}: {error}")
+    if len(skipped) > _MOST_LISTED:
+        complain(f"skipped {len(skipped)} images; the index has them all")
+    return int(bool(skipped))
+
+
+class _Rate(ProgressColumn):
+    """Images per second."""
+
+    def render(self, task: Task) -> str:
+        return f"{task.speed:.1f} images/s" if task.speed else ""
+
+
+def _progress() -> Progress:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    return Progress(
+        *columns, _Rate(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    )

@@ -1,0 +1,58 @@
+"""A run that keeps maps: what is written of each batch."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxcam._src.maps import REASONS
+from jaxcam._src.pipeline import Done, Job, computed, store
+
+PARTS = ("maps", "index")
+_KINDS = {
+    "image": str,
+    "prediction": int,
+    "prediction_name": str,
+    "prediction_probability": float,
+    "target": int,
+    "target_name": str,
+    "target_probability": float,
+    "target_logit": float,
+    "flat": str,
+    "maps": str,
+    "row": int,
+    "error": str,
+}
+
+
+def explained(job: Job, batches: Sequence[int], folder: Path, threads: int) -> Iterator[int]:
+    """Explains batches by a step of `Found`, writes each, and yields how many images it had."""
+    for done in computed(job, batches, threads):
+        _write(job, folder, done)
+        yield len(done.names)
+
+
+def _write(job: Job, folder: Path, done: Done) -> None:
+    found = done.found
+    numbers = zip(found.cam, found.target_logit, strict=True)
+    finite = [bool(np.isfinite(cam).all() and np.isfinite(logit)) for cam, logit in numbers]
+    errors = [e or (None if ok else _NOT_FINITE) for e, ok in zip(done.errors, finite, strict=True)]
+    good = np.array([error is None for error in errors])
+    cam = np.where(good.reshape(-1, *(1,) * (found.cam.ndim - 1)), found.cam, np.nan)
+    columns = {"image": done.names, "error": errors}
+    for field, values in found._replace(flat=np.array(REASONS)[found.flat])._asdict().items():
+        if field != "cam":
+            columns[field] = _where(good, values.tolist())
+    for field in ("prediction", "target"):
+        names = [job.model.class_names[c] for c in getattr(found, field)]
+        columns[f"{field}_name"] = _where(good, names)
+    columns |= store.write_maps(folder, done.batch, cam.astype(np.float32))
+    store.write_index(folder, done.batch, columns, _KINDS)
+
+
+_NOT_FINITE = "the map or the logit is not finite; look at what the model makes of the image"
+
+
+def _where(good: np.ndarray, values: list[Any]) -> list[Any]:
+    return [value if ok else None for value, ok in zip(values, good, strict=True)]

@@ -1,0 +1,87 @@
+"""Where the object of a picture lies, by boxes or by a mask, followed through `preprocess`."""
+
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from jaxcam._src.base import Model
+from jaxcam._src.files import UsageError, as_the_model_takes_it, one_line, open_image
+
+Corners: TypeAlias = tuple[float, float, float, float]
+
+
+class Object(NamedTuple):
+    """What somebody said of a picture.
+
+    Attributes:
+      boxes: `(xmin, ymin, xmax, ymax)` in pixels of the upright picture; what any of them holds.
+      mask: path of a picture of the same size, bright on the object; in place of boxes.
+    """
+
+    boxes: tuple[Corners, ...] = ()
+    mask: str = ""
+
+
+def inside_of(thing: Object, model: Model, picture: Any, root: Path) -> np.ndarray:
+    """Where the object lies in the image as the model takes it: True inside, `[*size]`.
+
+    A picture that is white on the object and black elsewhere goes through `preprocess` as the
+    picture itself does, so that whatever resizes or crops one does so with the other.
+
+    Raises:
+      UsageError: a box reaches out of the picture, the mask is of another size, or `preprocess`
+        does not tell white from black.
+    """
+    drawn = _mask(root / thing.mask, picture) if thing.mask else _drawn(thing.boxes, picture)
+    black, white, found = (
+        _brightness(model, shown) for shown in (np.zeros_like(drawn), np.ones_like(drawn), drawn)
+    )
+    if (black == white).any():
+        raise UsageError(
+            "preprocess makes the same of a white and of a black picture, so that no box can be "
+            "followed through it; leave out the boxes"
+        )
+    return abs(found - white) < abs(found - black)
+
+
+def _brightness(model: Model, shown: np.ndarray) -> np.ndarray:
+    from PIL import Image
+
+    picture = Image.fromarray((255 * shown).astype(np.uint8)).convert("RGB")
+    with one_line("preprocess of a mask"):
+        return as_the_model_takes_it(model, picture).astype(np.float64).sum(-1)
+
+
+def _drawn(boxes: tuple[Corners, ...], picture: Any) -> np.ndarray:
+    drawn = np.zeros((picture.height, picture.width), bool)
+    for box in boxes:
+        xmin, ymin, xmax, ymax = box
+        if not (0 <= xmin < xmax <= picture.width and 0 <= ymin < ymax <= picture.height):
+            raise UsageError(
+                f"the box {_text(box)} does not lie in the picture of {picture.width} x "
+                f"{picture.height} pixels; wanted xmin < xmax and ymin < ymax inside it"
+            )
+        rows, columns = (slice(round(a), max(round(b), round(a) + 1)) for a, b in _sides(box))
+        drawn[rows, columns] = True
+    return drawn
+
+
+def _sides(box: Corners) -> tuple[tuple[float, float], tuple[float, float]]:
+    xmin, ymin, xmax, ymax = box
+    return (ymin, ymax), (xmin, xmax)
+
+
+def _text(box: Corners) -> str:
+    return ", ".join(f"{x:g}" for x in box)
+
+
+def _mask(path: Path, picture: Any) -> np.ndarray:
+    mask = open_image(path)
+    if mask.size != picture.size:
+        wide, high = mask.size
+        raise UsageError(
+            f"the mask {path} has {wide} x {high} pixels, and the picture {picture.width} x "
+            f"{picture.height}; give one of the same size"
+        )
+    return np.asarray(mask).max(-1) > 127

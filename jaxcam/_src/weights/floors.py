@@ -1,0 +1,44 @@
+"""Floors: maps that know nothing of the model, beside which every number of a method is read."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxcam._src.arithmetic import accumulated, length
+from jaxcam._src.base import Tap
+
+
+def centre(tap: Tap, *, width: float = 0.25) -> Float[Array, "*spatial"]:
+    """A Gaussian around the middle of the image, where photographers put their objects.
+
+    Args:
+      width: its standard deviation, as a share of each side.
+
+    Returns:
+      The map, `[*spatial]`.
+    """
+    size = tap.activations.shape[:-1]
+    places = jnp.indices(size, accumulated(tap.activations).dtype)
+    squares = [((at - (n - 1) / 2) / (width * n)) ** 2 for at, n in zip(places, size, strict=True)]
+    return jnp.exp(-sum(squares) / 2)
+
+
+def edges(tap: Tap) -> Float[Array, "*spatial"]:
+    """The edges of the image: the length of its gradient by central differences, made smaller.
+
+    What a map shows that has seen the picture and no model (Adebayo et al. 2018,
+    https://arxiv.org/abs/1810.03292).
+
+    Returns:
+      The map, `[*spatial]`.
+    """
+    brightness = accumulated(tap.image).mean(-1)
+    padded = jnp.pad(brightness, 1, mode="edge")
+    inner = [slice(1, -1)] * brightness.ndim
+    slopes = [
+        padded[(*inner[:axis], slice(2, None), *inner[axis + 1 :])]
+        - padded[(*inner[:axis], slice(None, -2), *inner[axis + 1 :])]
+        for axis in range(brightness.ndim)
+    ]
+    found = length(jnp.stack(slopes), axis=0)
+    return jax.image.resize(found, tap.activations.shape[:-1], "linear")
