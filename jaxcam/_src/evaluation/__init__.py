@@ -81,6 +81,10 @@ def evaluator(
         if not given:
             raise ValueError(f"evaluator got no {kind}; give a mapping from names to functions")
     score_fn = convention.variant(score_fn)
+    shows = {
+        name: functools.partial(_shown, convention.variant(method), convention)
+        for name, method in methods.items()
+    }
 
     def evaluate(
         variables: PyTree,
@@ -93,49 +97,48 @@ def evaluator(
         tap_of = functools.partial(tap, apply_fn, layer, variables, score_fn=score_fn)
         explained = tap_of(image, target)
         again = functools.partial(tap_of, explained.image)
+        score_image = explained.at_score(judge_fn).score_image
         score = judge_fn(explained.logits, explained.target)
         place = _checked(inside, explained.image.shape[:-1])
         key = jax.random.key(0) if key is None else key
-        numbers, flat = {}, {}
-        for name, method in methods.items():
-            show = functools.partial(_shown, convention.variant(method), convention)
-            heatmap, flat[name] = show(explained)
-            trial = _trial(explained, judge_fn, heatmap, show, again, key, place)
-            numbers[name] = _measured(metrics, trial)
+        found = {name: show(explained) for name, show in shows.items()}
+
+        def measured(which: Array, heatmap: Array) -> dict[str, Any]:
+            trial = Trial(
+                image=explained.image,
+                heatmap=heatmap,
+                logits=explained.logits,
+                target=explained.target,
+                score=score,
+                score_image=score_image,
+                heatmap_of=lambda image: _one_of(shows, which, explained.at_image(image)),
+                heatmap_for=lambda target: _one_of(shows, which, again(target)),
+                key=key,
+                inside=place,
+            )
+            numbers = {name: metric_fn(trial) for name, metric_fn in metrics.items()}
+            finite = jnp.isfinite(heatmap).all()  # NaN shows, which a comparison would hide
+            return jax.tree.map(lambda x: jnp.where(finite, x, jnp.nan), numbers)
+
+        # One at a time, so that each metric is in the program once, and not once for each method.
+        maps = jnp.stack([heatmap for heatmap, _ in found.values()])
+        each = jax.lax.map(lambda pair: measured(*pair), (jnp.arange(len(shows)), maps))
+        numbers = {
+            name: jax.tree.map(lambda x: x[i], each)  # noqa: B023
+            for i, name in enumerate(shows)
+        }
+        flat = {name: reason for name, (_, reason) in found.items()}
         return Evaluation(numbers, flat, explained.target, score)
 
     return evaluate
 
 
-def _trial(
-    explained: Tap,
-    judge_fn: ScoreFn,
-    heatmap: Array,
-    show: Callable[[Tap], tuple[Array, Array]],
-    again: Callable[[Any], Tap],
-    key: Key,
-    inside: Array | None,
-) -> Trial:
-    """A map that a method shows of a tap, to be judged by a score."""
-    return Trial(
-        image=explained.image,
-        heatmap=heatmap,
-        logits=explained.logits,
-        target=explained.target,
-        score=judge_fn(explained.logits, explained.target),
-        score_image=explained.at_score(judge_fn).score_image,
-        heatmap_of=lambda image: show(explained.at_image(image))[0],
-        heatmap_for=lambda target: show(again(target))[0],
-        key=key,
-        inside=inside,
-    )
-
-
-def _measured(metrics: Mapping[str, MetricFn], trial: Trial) -> dict[str, Any]:
-    """Each number; NaN where the map is, which a comparison would hide."""
-    finite = jnp.isfinite(trial.heatmap).all()
-    found = {name: metric_fn(trial) for name, metric_fn in metrics.items()}
-    return jax.tree.map(lambda x: jnp.where(finite, x, jnp.nan), found)
+def _one_of(
+    shows: Mapping[str, Callable[[Tap], tuple[Array, Array]]], which: Array, seen: Tap
+) -> Array:
+    """The heatmap of a tap by one of the methods; the others do not run."""
+    branches = [functools.partial(lambda show: show(seen)[0], show) for show in shows.values()]
+    return jax.lax.switch(which, branches)
 
 
 def _checked(inside: ArrayLike | None, size: tuple[int, ...]) -> Array | None:
