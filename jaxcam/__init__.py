@@ -40,6 +40,7 @@ from jaxcam._src.derivatives import Structure, closed_form, derivatives, structu
 
 # The whole path
 from jaxcam._src.evaluation import Evaluation, evaluator, statistics
+from jaxcam._src.evaluation.cascade import cascade
 from jaxcam._src.explain import explainer, tap, why_flat
 
 # From weights to a heatmap, and to a picture
@@ -134,6 +135,7 @@ __all__ = [
     "binary_probability",
     "blurred",
     "cam",
+    "cascade",
     "centre",
     "closed_form",
     "combine",

@@ -87,7 +87,16 @@ def test_the_summary_is_that_of_the_rows(evaluated):
         assert min(drawn.size) > 200
     energy = summary["metrics"]["energy"]
     assert energy["higher_is_better"]
-    assert energy["rank"]["layer_cam"] == 1 < energy["rank"]["edges"]
+    assert energy["rank"] is None  # of six images
+    (pair,) = (p for p in energy["pairs"] if {p["method"], p["other"]} == {"layer_cam", "edges"})
+    assert (pair["method"], pair["wins"]) == ("layer_cam", 1)
+    assert pair["difference"]["low"] > 0
+    (curve,) = summary["curves"].values()
+    scores = np.array(curve["layer_cam"])
+    area = (scores[1:] + scores[:-1]).mean() / 2
+    np.testing.assert_allclose(
+        summary["methods"]["layer_cam"]["insertion"]["mean"], area, rtol=1e-5
+    )
 
 
 def test_the_table_is_narrow_and_says_what_was_decided(evaluated):
@@ -164,11 +173,20 @@ def test_a_mask_of_another_size_and_a_box_outside_are_skipped(capsys, tmp_path):
         (["--judge", "nothing"], "no score 'nothing'"),
         (["--images", "HALF"], "has not all of the columns xmin, ymin, xmax, ymax"),
         (["--images", "WORDS"], "line 2: xmin, ymin, xmax, ymax are 'a', '0', '1', '1'"),
-        (["--boxes", "OTHER"], "has no box for 6 of 6 images, the first of which is 'canvas0.png'"),
-        (["--boxes", "MASKS"], "has no columns xmin, ymin, xmax, ymax"),
+        (["--boxes", "BOTH"], "says where the objects are; leave out --boxes"),
+        (
+            ["--images", "IMAGES", "--boxes", "OTHER"],
+            "has no box for 6 of 6 images, the first of which is 'canvas0.png'",
+        ),
+        (["--images", "IMAGES", "--boxes", "MASKS"], "has no columns xmin, ymin, xmax, ymax"),
         (["--images", "BOTH"], "has boxes and masks; keep one of both"),
         (["--images", "NOMASK"], "line 2: there is no mask; give its path"),
         (["--layer", "stage9"], "no layer 'stage9'"),
+        (
+            ["--judge", "logit", "--metric", "drop"],
+            "drop means nothing of logit, which is not from",
+        ),
+        (["--method", "all", "--method", "gradcam"], "mean 'grad_cam'"),
     ],
 )
 def test_bad_input_is_one_line_and_no_file(capsys, canvases, tmp_path, arguments, message):
@@ -184,6 +202,9 @@ def test_bad_input_is_one_line_and_no_file(capsys, canvases, tmp_path, arguments
         name: _table(tmp_path / f"{name.lower()}.csv", [row], columns)
         for name, (row, columns) in tables.items()
     }
+    made["IMAGES"] = _table(
+        canvases.parent / "images.csv", [[f"canvas{i}.png"] for i in range(6)], ["image"]
+    )
     given = [made.get(argument, argument) for argument in arguments]
     common = ["--images", canvases, *LAYER, "--out", tmp_path / "out"]
     code, out, error = run_command(capsys, "evaluate", *common, *given)

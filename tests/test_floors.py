@@ -14,7 +14,7 @@ FLOORS = [
     {"weights", "adapters", "metrics"},
     {"checks", "conventions", "files", "methods", "tokens"},
     {"explain"},
-    {"evaluate"},
+    {"evaluation"},
     {"audit", "pipeline"},
     {"demo"},
     {"cli"},

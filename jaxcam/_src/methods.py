@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 
-from jaxcam._src.base import WeightsFn
+from jaxcam._src.base import Key, WeightsFn
 from jaxcam._src.weights.ablation import ablation_cam, recipro_cam
 from jaxcam._src.weights.activation import eigen_cam, eigen_grad_cam, fem, random_cam, uniform
 from jaxcam._src.weights.curvature import grad_cam_plus_plus
@@ -84,13 +84,13 @@ def markdown() -> str:
     return "\n".join(rows)
 
 
-def seeded(method: Callable[..., jax.Array], seed: int) -> WeightsFn:
-    """The method itself, or with a key where it takes one."""
+def seeded(method: Callable[..., jax.Array], seed: int | Key) -> WeightsFn:
+    """The method itself; with a key, or that of a seed, where it takes one."""
     if "key" not in inspect.signature(method).parameters:
         return method
 
     @functools.wraps(method)  # its knobs can be looked up
     def with_key(tap):
-        return method(tap, key=jax.random.key(seed))
+        return method(tap, key=jax.random.key(seed) if isinstance(seed, int) else seed)
 
     return with_key

@@ -113,7 +113,7 @@ def _add_evaluate(commands: Any) -> argparse.ArgumentParser:
     judging.add_argument("--score", action="append", help=explained)
     by = "the score by which maps are judged (default: %(default)s)"
     judging.add_argument("--judge", default="probability", help=by)
-    maps = f"a method, or all (default: four; floors are always there){again}"
+    maps = f"a method, or all (default: {', '.join(evaluate.OFTEN)}; floors are there too){again}"
     judging.add_argument("--method", action="append", default=[], help=maps)
     numbers = f"a metric, or all (default: the cheap ones){again}"
     judging.add_argument("--metric", action="append", default=[], help=numbers)

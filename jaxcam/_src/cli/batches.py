@@ -3,9 +3,9 @@
 import argparse
 import importlib.util
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 from rich.progress import (
@@ -85,57 +85,64 @@ def share(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def count(job: Job) -> int:
-    """How many batches there are."""
-    return -(-len(job.images.names) // job.batch_size)
-
-
 def settings_of(options: argparse.Namespace, names: Sequence[str], images: Listing) -> dict:
     """What two runs must have alike, so that one can go on with the other's files."""
-    if images.columns:
-        say(f"{options.images}: {_use(images.columns)}")
     settings: dict[str, Any] = {name: getattr(options, name) for name in names}
     settings |= {"images": str(images.root.resolve()), "count": len(images.names)}
     return settings | {"digest": images.digest()}
 
 
-def _use(columns: Mapping[str, bool]) -> str:
-    """Which columns of a table are read, and which are not."""
-    used = [name for name, is_used in columns.items() if is_used]
-    left = [name for name, is_used in columns.items() if not is_used]
-    return f"columns {', '.join(used)}" + (f"; not used: {', '.join(left)}" if left else "")
+def say_columns(options: argparse.Namespace, images: Listing) -> None:
+    """Says which columns of a table are read, and which are not."""
+    if images.columns:
+        used = [name for name, is_used in images.columns.items() if is_used]
+        left = [name for name, is_used in images.columns.items() if not is_used]
+        more = f"; not used: {', '.join(left)}" if left else ""
+        say(f"{options.images}: columns {', '.join(used)}{more}")
+
+
+Work: TypeAlias = Callable[[Sequence[int]], Iterable[int]]
 
 
 def go_through(
+    options: argparse.Namespace,
     job: Job,
-    own: range,
-    left: Sequence[int],
-    work: Iterable[int],
-    folder: Path,
-    verb: str,
-    past: str,
+    settings: Mapping[str, Any],
+    parts: Sequence[str],
+    work: Work,
+    *,
+    done: str,
 ) -> int:
-    """Does the work under a progress bar and says what was skipped. Returns 1 where there is some.
+    """Does what is left of this process's share under a progress bar, and says what was skipped.
 
     Args:
+      options: with `out`, a folder that can be written to, `images` and `share`.
       job: of which batches.
-      own: batches of this share.
-      left: those of them that were not done before.
-      work: does them, and yields how many images each had.
-      folder: which they are written to.
-      verb: what is done to an image, as "explaining".
-      past: what has been done to it, as "explained".
+      settings: of the run.
+      parts: the folders of its files.
+      work: does these batches, and yields how many images each had.
+      done: what has been done to an image, as "explained".
+
+    Returns:
+      1 where images were skipped.
     """
+    index, shares = share(options.share)
+    folder = files.writable_folder(options.out)
+    say_columns(options, job.images)
+    store.begin(folder, settings, f"{index}-of-{shares}", parts=parts)
+    own = range(index, job.batches, shares)
+    left = store.unfinished(folder, own, parts=parts)
+    store.clear(folder, left)
     sizes = {batch: len(job.part(job.images.names, batch)) for batch in own}
-    images, done = sum(sizes.values()), sum(sizes[batch] for batch in own if batch not in left)
+    images, before = sum(sizes.values()), sum(sizes[batch] for batch in own if batch not in left)
     with _progress() as progress:
-        task = progress.add_task(verb, total=images, completed=done)
+        task = progress.add_task("images", total=images, completed=before)
         with files.one_line(f"the run in {folder} stopped"):
-            for finished in work:
-                progress.advance(task, finished)
+            for count in work(left):
+                progress.advance(task, count)
     skipped = store.errors(folder, own)
-    before = f" ({done} were done before)" if done else ""
-    say(f"{past}: {images - len(skipped)} of {images} images{before}, in {folder}")
+    said = f" ({before} were done before)" if before else ""
+    say(f"{done}: {images - len(skipped)} of {images} images{said}, in {folder}")
     for name, error in [*skipped.items()][:_MOST_LISTED]:
         complain(f"skipped {name}: {error}")
     if len(skipped) > _MOST_LISTED:

@@ -2,15 +2,15 @@
 
 import argparse
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import Array, PyTree
 
 from jaxcam._src import files, methods, scores
-from jaxcam._src.base import Model, ScoreFn, WeightsFn
+from jaxcam._src.base import Key, Model, ScoreFn
 from jaxcam._src.cli import batches
 from jaxcam._src.cli.factory import load_model
 from jaxcam._src.cli.model import METHODS, blank, target_of, try_shapes
@@ -21,153 +21,202 @@ from jaxcam._src.explain import explainer
 from jaxcam._src.files import UsageError
 from jaxcam._src.names import no_such
 from jaxcam._src.pipeline import Job, listing, store
-from jaxcam._src.pipeline.numbers import PARTS, Setting, judged, judging, kinds_of
+from jaxcam._src.pipeline.evaluations import (
+    PARTS,
+    Setting,
+    evaluated,
+    evaluation_stepper,
+    kinds_of,
+)
+from jaxcam._src.pipeline.listing import Listing
 from jaxcam._src.weights.activation import random_cam, uniform
 from jaxcam._src.weights.floors import centre, edges
 
-FLOORS: dict[str, Callable[..., Any]] = {
-    "uniform": uniform,
-    "random_cam": random_cam,
-    "centre": centre,
-    "edges": edges,
+Method = Callable[..., Any]
+FLOORS: dict[str, Method] = {f.__name__: f for f in (uniform, random_cam, centre, edges)}
+OFTEN = ["grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam"]
+SCORES: dict[str, ScoreFn] = {
+    f.__name__: f
+    for f in (
+        scores.logit,
+        scores.probability,
+        scores.log_probability,
+        scores.margin,
+        scores.rest,
+        scores.finer,
+        scores.binary_logit,
+        scores.binary_probability,
+        scores.binary_log_probability,
+        scores.label_probability,
+        scores.label_log_probability,
+    )
 }
-SCORES = [
-    "logit",
-    "probability",
-    "log_probability",
-    "margin",
-    "rest",
-    "finer",
-    "binary_logit",
-    "binary_probability",
-    "binary_log_probability",
-    "label_probability",
-    "label_log_probability",
-]
-_OFTEN = ["grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam"]
-_SETTINGS = tuple("model layer score judge method metric seed target batch_size".split())
+_PROBABILITIES = ["probability", "binary_probability", "label_probability"]
+_WIDEST = 100  # characters of a table
+_SETTINGS = ("model", "layer", "judge", "seed", "target", "batch_size")
+
+
+class _Choice(NamedTuple):
+    """What is judged by what, by name."""
+
+    settings: list[Setting]
+    methods: dict[str, Method]
+    metrics: list[str]
+    judge: str
+
+    def evaluator_of(self, model: Model, setting: Setting, key: Key) -> Callable[..., Evaluation]:
+        return evaluator(
+            model.apply_fn,
+            setting.layer,
+            {name: methods.seeded(method, key) for name, method in self.methods.items()},
+            {name: MEASURES[name].metric for name in self.metrics},
+            score_fn=SCORES[setting.score],
+            judge_fn=SCORES[self.judge],
+        )
 
 
 def run(options: argparse.Namespace) -> int:
     """Judges maps of images, and writes numbers, a summary and a figure."""
     batches.check_packages("evaluate")
-    index, shares = batches.share(options.share)
     model = load_model(options.model)
-    maps = _methods(options.method, options.seed)
-    job, kinds = _job(options, model, maps)
-    folder = files.writable_folder(options.out)
-    settings = batches.settings_of(options, _SETTINGS, job.images)
-    store.begin(folder, settings, f"{index}-of-{shares}", parts=PARTS)
-    count = batches.count(job)
-    own = range(index, count, shares)
-    left = store.unfinished(folder, own, parts=PARTS)
-    work = judged(job, left, folder, options.threads, [*maps], kinds)
-    code = batches.go_through(job, own, left, work, folder, "judging", "judged")
-    if store.unfinished(folder, range(count), parts=PARTS):
+    images = _images(options, model)
+    choice = _choice(options, model, images)
+    job, kinds = _job(options, model, images, choice)
+    settings = batches.settings_of(options, _SETTINGS, images)
+    settings |= {"score": [setting.score for setting in choice.settings]}
+    settings |= {"method": [*choice.methods], "metric": choice.metrics}
+
+    def work(left: Sequence[int]) -> Iterator[int]:
+        return evaluated(job, left, options.out, options.threads, [*choice.methods], kinds)
+
+    code = batches.go_through(options, job, settings, PARTS, work, done="judged")
+    if store.unfinished(options.out, range(job.batches), parts=PARTS):
         say("other shares are not done; the last of them writes the summary")
-        return code
-    return _report(folder, count) or code
+    else:
+        _report(options.out, job.batches, choice.judge)
+    return code
+
+
+def _images(options: argparse.Namespace, model: Model) -> Listing:
+    """The images with their classes and objects."""
+    target = target_of(options, model)
+    images = batches.images_of(options, model, target, with_objects=True)
+    if not options.boxes:
+        return images
+    if images.objects is not None:
+        raise UsageError(f"{options.images} says where the objects are; leave out --boxes")
+    return listing.with_boxes(images, options.boxes)
+
+
+def _choice(options: argparse.Namespace, model: Model, images: Listing) -> _Choice:
+    """What the options ask for, which the model can do."""
+    for score in (*(options.score or []), options.judge):
+        if score not in SCORES:
+            raise UsageError(no_such("score", score, SCORES))
+    pairs = itertools.product(options.layer, options.score or ["logit"])
+    settings = [Setting(layer, score) for layer, score in pairs]
+    metrics = _metrics(options.metric, options.judge, images.objects is not None)
+    chosen = _methods(options, model, settings)
+    return _Choice(settings, chosen, metrics, options.judge)
+
+
+def _methods(
+    options: argparse.Namespace, model: Model, settings: Sequence[Setting]
+) -> dict[str, Method]:
+    """The methods that the user named, or all that every layer and score takes, and the floors."""
+    for name in options.method:
+        if name not in {*METHODS, *FLOORS, "all"}:
+            raise UsageError(no_such("method", name, [*METHODS, *FLOORS, "all"]))
+    names = METHODS.keys() if "all" in options.method else options.method or OFTEN
+    wanted = {name: METHODS[name] for name in METHODS if name in names and name not in FLOORS}
+    taken = {}
+    for name, method in (wanted | FLOORS).items():
+        refusal = _refusal(options, model, settings, methods.seeded(method, 0))
+        if refusal and not ("all" in options.method and name in wanted):
+            raise refusal
+        if refusal:
+            say(f"left out: {name}: {refusal}")
+        else:
+            taken[name] = method
+    return taken
+
+
+def _refusal(
+    options: argparse.Namespace, model: Model, settings: Sequence[Setting], method: Method
+) -> UsageError | None:
+    """Why a method cannot explain the model by one of the settings."""
+    target = target_of(options, model)
+    for layer, score in settings:
+        try:
+            try_shapes(
+                explainer(model.apply_fn, layer, method, score_fn=SCORES[score]), model, target
+            )
+        except UsageError as error:
+            return error
+    return None
+
+
+def _metrics(names: Sequence[str], judge: str, has_objects: bool) -> list[str]:
+    """The metrics that the user named, or all that mean something here."""
+    for name in names:
+        if name not in (*MEASURES, "all"):
+            raise UsageError(no_such("metric", name, [*MEASURES, "all"]))
+        if name != "all" and MEASURES[name].wants_object and not has_objects:
+            raise UsageError(
+                f"{name} asks where the object is; give --boxes, or a .csv with the columns xmin, "
+                "ymin, xmax, ymax or mask"
+            )
+        if name != "all" and MEASURES[name].wants_probability and judge not in _PROBABILITIES:
+            raise UsageError(
+                f"{name} means nothing of {judge}, which is not from 0 to 1; leave out --judge, or "
+                f"give one of {', '.join(_PROBABILITIES)}"
+            )
+    usual = names or [*CHEAP, *ON_OBJECTS]
+    return [
+        name
+        for name, measure in MEASURES.items()
+        if ("all" in usual or name in usual)
+        and (has_objects or not measure.wants_object)
+        and (judge in _PROBABILITIES or not measure.wants_probability)
+    ]
 
 
 def _job(
-    options: argparse.Namespace, model: Model, maps: dict[str, WeightsFn]
+    options: argparse.Namespace, model: Model, images: Listing, choice: _Choice
 ) -> tuple[Job, dict[str, type]]:
-    """What the options ask for, tried on shapes, and the columns of its index.
-
-    Of all methods those go out of `maps` that no layer of the model takes.
-    """
+    """What is done to each batch, tried on shapes, and the columns of the index."""
+    if not any(MEASURES[name].wants_object for name in choice.metrics):
+        images = images._replace(objects=None)
     target = target_of(options, model)
-    images = batches.images_of(options, model, target, with_objects=True)
-    if options.boxes:
-        images = listing.with_boxes(images, options.boxes)
-    chosen = _metrics(options.metric, images.objects is not None)
-    judges = {name: MEASURES[name].metric for name in chosen}
-    pairs = itertools.product(options.layer, options.score or ["logit"])
-    settings = [Setting(layer, score) for layer, score in pairs]
-    _try_methods(options, model, target, settings, maps)
-
-    def make(setting: Setting, maps: Mapping[str, WeightsFn]) -> Callable[..., Evaluation]:
-        score_fn, judge_fn = _score(setting.score), _score(options.judge)
-        return evaluator(
-            model.apply_fn, setting.layer, maps, judges, score_fn=score_fn, judge_fn=judge_fn
-        )
+    one = choice._replace(methods={"uniform": uniform})  # by which the columns are known
 
     def numbers(variables: PyTree, image: Array, inside: Array | None) -> dict[str, Array]:
-        tried = make(settings[0], {"uniform": uniform})
-        return tried(variables, image, target, inside=inside).numbers["uniform"]
+        evaluate = one.evaluator_of(model, one.settings[0], jax.random.key(0))
+        return evaluate(variables, image, target, inside=inside).numbers["uniform"]
 
     like = blank(model)
     inside = jax.ShapeDtypeStruct(like.shape[:-1], bool) if images.objects else None
     with files.one_line("cannot judge"):
         shapes = jax.eval_shape(numbers, model.variables, like, inside)
     batches.check_counts(options)
-    evaluators = {setting: make(setting, maps) for setting in settings}
-    step = judging(evaluators, model.variables, options.seed)
+
+    def evaluator_of(setting: Setting, key: Key) -> Callable[..., Evaluation]:
+        return choice.evaluator_of(model, setting, key)
+
+    step = evaluation_stepper(evaluator_of, choice.settings, model.variables, options.seed)
     return Job(model, step, like, images, options.batch_size), kinds_of(shapes)
 
 
-def _try_methods(
-    options: argparse.Namespace,
-    model: Model,
-    target: int | None,
-    settings: Sequence[Setting],
-    maps: dict[str, WeightsFn],
-) -> None:
-    """Refuses what cannot be explained; of all methods those that cannot are left out, and said."""
-    for (layer, score), name in itertools.product(settings, [*maps]):
-        if name not in maps:
-            continue
-        explain = explainer(model.apply_fn, layer, maps[name], score_fn=_score(score))
-        try:
-            try_shapes(explain, model, target)
-        except UsageError as error:
-            if "all" not in options.method or name in FLOORS:
-                raise
-            del maps[name]
-            say(f"left out: {name}: {error}")
-
-
-def _methods(names: Sequence[str], seed: int) -> dict[str, WeightsFn]:
-    """The methods that the user named, and the floors behind them."""
-    wanted = METHODS.keys() if "all" in names else names or _OFTEN
-    for name in wanted:
-        if name not in METHODS | FLOORS:
-            raise UsageError(no_such("method", name, [*METHODS, *FLOORS, "all"]))
-    chosen = {n: f for n, f in METHODS.items() if n in wanted and n not in FLOORS} | FLOORS
-    return {name: methods.seeded(method, seed) for name, method in chosen.items()}
-
-
-def _metrics(names: Sequence[str], has_objects: bool) -> list[str]:
-    every = [n for n, measure in MEASURES.items() if has_objects or not measure.wants_object]
-    wanted = names or [*CHEAP, *(ON_OBJECTS if has_objects else [])]
-    for name in wanted:
-        if name not in (*MEASURES, "all"):
-            raise UsageError(no_such("metric", name, [*MEASURES, "all"]))
-        if name in MEASURES and name not in every:
-            raise UsageError(
-                f"{name} asks where the object is; give --boxes, or a .csv with the columns xmin, "
-                "ymin, xmax, ymax or mask"
-            )
-    return every if "all" in wanted else [n for n in every if n in wanted or n == "tied"]
-
-
-def _score(name: str) -> ScoreFn:
-    if name not in SCORES:
-        raise UsageError(no_such("score", name, SCORES))
-    return getattr(scores, name)
-
-
-def _report(folder: Path, count: int) -> int:
-    rows = store.read_index(folder, range(count)).to_pydict()
-    numbers = report.numbers_of(rows)
+def _report(folder: Path, count: int, judge: str) -> None:
+    rows: Mapping[str, Sequence[Any]] = store.read_index(folder, range(count)).to_pydict()
+    numbers = report.numbers_of(rows, [*FLOORS])
     if numbers is None:
         raise UsageError("every image was skipped, so there is nothing to judge")
-    found = report.summary(numbers)
+    found = report.summary(numbers, judge)
     with files.all_or_none(folder) as part:
-        report.write(found, [*FLOORS], part)
-    for table in report.tables(found, [*FLOORS], width=min(results.width, 100)):
+        report.write(found, part)
+    for table in report.tables(found, min(results.width, _WIDEST)):
         results.print(table)
-    say(f"{numbers.images} images, {report.DECIDED}; floors last; + higher is better, - lower")
+    say(report.legend(found))
     say(f"summary: {folder / 'summary.json'}")
     say(f"figure: {folder / 'evaluation.png'}")
-    return 0

@@ -1,15 +1,15 @@
 """`jaxcam run`: a folder of images or a list of them, in batches; it goes on where it stopped."""
 
 import argparse
+from collections.abc import Iterator, Sequence
 
-from jaxcam._src import files
 from jaxcam._src.base import Model
 from jaxcam._src.cli import batches
 from jaxcam._src.cli.factory import load_model
 from jaxcam._src.cli.model import blank, method_of, target_of, try_shapes
 from jaxcam._src.cut import split
 from jaxcam._src.explain import explainer
-from jaxcam._src.pipeline import Job, store
+from jaxcam._src.pipeline import Job
 from jaxcam._src.pipeline.maps import PARTS, explained
 from jaxcam._src.pipeline.step import stepper
 
@@ -19,15 +19,13 @@ _SETTINGS = ("model", "layer", "occurrence", "method", "seed", "target", "batch_
 def run(options: argparse.Namespace) -> int:
     """Explains images and writes maps and an index. Returns 1 where images were skipped."""
     batches.check_packages("run")
-    index, shares = batches.share(options.share)
     job = _job(options, load_model(options.model))
-    folder = files.writable_folder(options.out)
     settings = batches.settings_of(options, _SETTINGS, job.images)
-    store.begin(folder, settings, f"{index}-of-{shares}", parts=PARTS)
-    own = range(index, batches.count(job), shares)
-    left = store.unfinished(folder, own, parts=PARTS)
-    work = explained(job, left, folder, options.threads)
-    return batches.go_through(job, own, left, work, folder, "explaining", "explained")
+
+    def work(left: Sequence[int]) -> Iterator[int]:
+        return explained(job, left, options.out, options.threads)
+
+    return batches.go_through(options, job, settings, PARTS, work, done="explained")
 
 
 def _job(options: argparse.Namespace, model: Model) -> Job:

@@ -1,6 +1,7 @@
 """Many methods and many metrics on one image: what they share is computed once."""
 
 import functools
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -97,48 +98,51 @@ def evaluator(
         tap_of = functools.partial(tap, apply_fn, layer, variables, score_fn=score_fn)
         explained = tap_of(image, target)
         again = functools.partial(tap_of, explained.image)
-        score_image = explained.at_score(judge_fn).score_image
-        score = judge_fn(explained.logits, explained.target)
-        place = _checked(inside, explained.image.shape[:-1])
-        key = jax.random.key(0) if key is None else key
         found = {name: show(explained) for name, show in shows.items()}
+        trial_of = functools.partial(
+            Trial,
+            image=explained.image,
+            logits=explained.logits,
+            target=explained.target,
+            score=judge_fn(explained.logits, explained.target),
+            score_image=explained.at_score(judge_fn).score_image,
+            key=jax.random.key(0) if key is None else key,
+            inside=_checked(inside, explained.image.shape[:-1]),
+        )
 
         def measured(which: Array, heatmap: Array) -> dict[str, Any]:
-            trial = Trial(
-                image=explained.image,
+            trial = trial_of(
                 heatmap=heatmap,
-                logits=explained.logits,
-                target=explained.target,
-                score=score,
-                score_image=score_image,
-                heatmap_of=lambda image: _one_of(shows, which, explained.at_image(image)),
-                heatmap_for=lambda target: _one_of(shows, which, again(target)),
-                key=key,
-                inside=place,
+                heatmap_of=lambda image: _shown_by(shows, which, explained.at_image(image)),
+                heatmap_for=lambda target: _shown_by(shows, which, again(target)),
             )
-            numbers = {name: metric_fn(trial) for name, metric_fn in metrics.items()}
-            finite = jnp.isfinite(heatmap).all()  # NaN shows, which a comparison would hide
-            return jax.tree.map(lambda x: jnp.where(finite, x, jnp.nan), numbers)
+            return _numbers(metrics, trial)
 
-        # One at a time, so that each metric is in the program once, and not once for each method.
-        maps = jnp.stack([heatmap for heatmap, _ in found.values()])
-        each = jax.lax.map(lambda pair: measured(*pair), (jnp.arange(len(shows)), maps))
-        numbers = {
-            name: jax.tree.map(lambda x: x[i], each)  # noqa: B023
-            for i, name in enumerate(shows)
-        }
+        # One method after the other, so that each metric is in the program once for all of them.
+        heatmaps = jnp.stack([heatmap for heatmap, _ in found.values()])
+        each = jax.lax.map(lambda pair: measured(*pair), (jnp.arange(len(shows)), heatmaps))
+        numbers = {name: jax.tree.map(operator.itemgetter(i), each) for i, name in enumerate(shows)}
         flat = {name: reason for name, (_, reason) in found.items()}
+        score = judge_fn(explained.logits, explained.target)
         return Evaluation(numbers, flat, explained.target, score)
 
     return evaluate
 
 
-def _one_of(
-    shows: Mapping[str, Callable[[Tap], tuple[Array, Array]]], which: Array, seen: Tap
-) -> Array:
+def _shown_by(shows: Mapping[str, Callable[..., Any]], which: Array, seen: Tap) -> Array:
     """The heatmap of a tap by one of the methods; the others do not run."""
-    branches = [functools.partial(lambda show: show(seen)[0], show) for show in shows.values()]
-    return jax.lax.switch(which, branches)
+
+    def heatmap(show: Callable[..., Any]) -> Array:
+        return show(seen)[0]
+
+    return jax.lax.switch(which, [functools.partial(heatmap, show) for show in shows.values()])
+
+
+def _numbers(metrics: Mapping[str, MetricFn], trial: Trial) -> dict[str, Any]:
+    """Each number; NaN where the map is, which a comparison would hide."""
+    finite = jnp.isfinite(trial.heatmap).all()
+    found = {name: metric_fn(trial) for name, metric_fn in metrics.items()}
+    return jax.tree.map(lambda x: jnp.where(finite, x, jnp.nan), found)
 
 
 def _checked(inside: ArrayLike | None, size: tuple[int, ...]) -> Array | None:

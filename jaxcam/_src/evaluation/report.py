@@ -1,7 +1,7 @@
 """What an evaluation of many images says: a summary, tables for a terminal, and a figure."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -10,20 +10,16 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from jaxcam._src.evaluation import statistics
-from jaxcam._src.evaluation.measures import HIGHER, MEASURES, NEITHER
+from jaxcam._src.evaluation.measures import MEASURES
 from jaxcam._src.evaluation.statistics import Interval
 from jaxcam._src.files import whole_file
 from jaxcam._src.metrics.faithfulness import harmonic_mean
 from jaxcam._src.names import printable
 
-DECIDED = (
-    "by the probability of the class that is explained, which no metric picks again; removed are "
-    "pixels to 0 in deletion and correlations, from the blurred image in insertion, to what their "
-    "neighbours say in ROAD; equal pixels in a random order; flat maps count, as 0 everywhere; "
-    "intervals of 95 % by 2000 resamples of the images"
-)
 _CELL = 14  # characters of a number with its interval, and what parts it from the next
-_OF_MEANS = "adcc_of_means"
+_FEWEST = 10  # images that tell methods apart: an interval of fewer is too narrow
+_OF_MEANS = "adcc of means"
+_LATIN = 255  # the last character that the figure's font surely has
 
 
 class Numbers(NamedTuple):
@@ -33,7 +29,8 @@ class Numbers(NamedTuple):
       values: `[images, methods]` of each metric.
       curves: `[methods, points]` of those that have one, means over the images.
       flat: on which share of the images the map is flat, `[methods]`.
-      methods: their labels.
+      methods: their labels, the floors last.
+      floors: which of the labels are floors.
       images: how many.
     """
 
@@ -41,67 +38,90 @@ class Numbers(NamedTuple):
     curves: dict[str, np.ndarray]
     flat: np.ndarray
     methods: list[str]
+    floors: list[str]
     images: int
 
 
-def numbers_of(rows: Mapping[str, Sequence[Any]]) -> Numbers | None:
-    """Reads the columns of an index; None where every image has an error.
+def numbers_of(rows: Mapping[str, Sequence[Any]], floors: Sequence[str]) -> Numbers | None:
+    """Reads the columns of an index, with as many rows for each image, in one order.
 
-    A label is the method's name, with the layer and the score where there are several.
+    Args:
+      rows: the columns.
+      floors: the names of the methods that are floors.
+
+    Returns:
+      None where every image has an error. A label is the method's name, with the layer and the
+      score where there are several.
     """
     keys = [*zip(rows["method"], rows["layer"], rows["score"], strict=True)]
     settings = [*dict.fromkeys(keys)]
-    count = len(settings)
-    good = np.array([error is None for error in rows["error"]]).reshape(-1, count).all(1)
+    good = np.array([error is None for error in rows["error"]]).reshape(-1, len(settings)).all(1)
     if not good.any():
         return None
+    order = sorted(range(len(settings)), key=lambda i: settings[i][0] in floors)
 
-    def table(name: str) -> np.ndarray:
-        column = [*rows[name]]
-        kept = [column[i * count : (i + 1) * count] for i in np.flatnonzero(good)]
-        return np.array(kept)
+    def of_images(column: Sequence[Any]) -> np.ndarray:
+        entries = np.array(
+            [x for x, kept in zip(column, np.repeat(good, len(settings)), strict=True) if kept]
+        )
+        return entries.reshape(-1, len(settings), *entries.shape[1:])[:, order]
 
     measured = [name for name in MEASURES if name in rows]
-    curves = {name: table(f"{name}_curve").mean(0) for name in measured if f"{name}_curve" in rows}
-    flat = (table("flat") != None).mean(0)  # noqa: E711  # of each entry
-    values = {name: table(name).astype(float) for name in measured}
-    return Numbers(values, curves, flat, _labels(settings), int(good.sum()))
+    labels = _labels([settings[i] for i in order])
+    return Numbers(
+        {name: of_images(rows[name]).astype(float) for name in measured},
+        {n: of_images(rows[c]).mean(0) for n in measured if (c := f"{n}_curve") in rows},
+        of_images([reason is not None for reason in rows["flat"]]).mean(0),
+        labels,
+        [label for label, i in zip(labels, order, strict=True) if settings[i][0] in floors],
+        int(good.sum()),
+    )
 
 
 def _labels(settings: Sequence[tuple[str, str, str]]) -> list[str]:
-    several = [len({setting[i] for setting in settings}) > 1 for i in range(3)]
-    joints = ("", " at ", " of ")
+    layers, scores = ({setting[i] for setting in settings} for i in (1, 2))
     return [
-        "".join(
-            joint + part
-            for joint, part, told in zip(joints, setting, several, strict=True)
-            if told or not joint
-        )
-        for setting in settings
+        method
+        + (f" at {layer}" if len(layers) > 1 else "")
+        + (f" of {score}" if len(scores) > 1 else "")
+        for method, layer, score in settings
     ]
 
 
-def summary(numbers: Numbers) -> dict[str, Any]:
+def summary(numbers: Numbers, judge: str) -> dict[str, Any]:
     """All of it as JSON takes it: `["methods"][method][metric]` has a mean, a low and a high."""
     intervals = {name: statistics.interval(values) for name, values in numbers.values.items()}
     if {"coherency", "complexity", "drop"} <= numbers.values.keys():
         intervals[_OF_MEANS] = _adcc_of_means(numbers)
-    methods = {
-        label: {name: _at(found, i) for name, found in intervals.items()}
-        for i, label in enumerate(numbers.methods)
-    }
-    judging = {n: v for n, v in numbers.values.items() if MEASURES[n].better != NEITHER}
     return {
         "images": numbers.images,
-        "decided": DECIDED,
-        "methods": methods,
+        "decided": _decided(judge),
+        "methods": {
+            label: {name: _at(found, i) for name, found in intervals.items()}
+            for i, label in enumerate(numbers.methods)
+        },
+        "floors": numbers.floors,
         "flat": dict(zip(numbers.methods, numbers.flat.tolist(), strict=True)),
         "curves": {
             name: dict(zip(numbers.methods, curves.tolist(), strict=True))
             for name, curves in numbers.curves.items()
         },
-        "metrics": {name: _compared(name, v, numbers.methods) for name, v in judging.items()},
+        "metrics": {
+            name: _compared(values, numbers.methods, way)
+            for name, values in numbers.values.items()
+            if (way := MEASURES[name].higher_is_better) is not None
+        },
     }
+
+
+def _decided(judge: str) -> str:
+    return (
+        f"judged by the {judge} of the class that is explained, which no metric picks again; "
+        "removed pixels become 0 in deletion and correlations, what their neighbours say in ROAD, "
+        "and come into the blurred image in insertion; equal pixels in a random order; flat maps "
+        f"count, as 0 everywhere; intervals of {statistics.LEVEL:.0%} by {statistics.DRAWS} draws "
+        "of the images"
+    )
 
 
 def _adcc_of_means(numbers: Numbers) -> Interval:
@@ -115,19 +135,24 @@ def _adcc_of_means(numbers: Numbers) -> Interval:
     return statistics.interval(parts, of=harmonic)
 
 
-def _compared(name: str, values: np.ndarray, methods: Sequence[str]) -> dict[str, Any]:
-    """One metric's methods against each other."""
-    way = {"higher_is_better": MEASURES[name].better == HIGHER}
+def _compared(values: np.ndarray, methods: Sequence[str], higher_is_better: bool) -> dict[str, Any]:
+    """One metric's methods against each other; without ranks, where there are too few images."""
     apart = statistics.differences(values)
-    pairs = [(i, j) for i in range(len(methods)) for j in range(len(methods)) if i != j]
-    wins = statistics.win_rates(values, **way)
+    wins = statistics.win_rates(values, higher_is_better=higher_is_better)
+    ranks = statistics.ranks(apart, higher_is_better=higher_is_better).tolist()
+    count = len(methods)
     return {
-        **way,
-        "rank": dict(zip(methods, statistics.ranks(values, **way).tolist(), strict=True)),
+        "higher_is_better": higher_is_better,
+        "rank": dict(zip(methods, ranks, strict=True)) if len(values) >= _FEWEST else None,
         "pairs": [
-            {"method": methods[i], "other": methods[j], "wins": float(wins[i, j])}
-            | {"difference": _at(apart, (i, j))}
-            for i, j in pairs
+            {
+                "method": methods[i],
+                "other": methods[j],
+                "wins": float(wins[i, j]),
+                "difference": _at(apart, (i, j)),
+            }
+            for i in range(count)
+            for j in range(i + 1, count)
         ],
     }
 
@@ -136,38 +161,36 @@ def _at(found: Interval, place: Any) -> dict[str, float]:
     return {name: float(values[place]) for name, values in found._asdict().items()}
 
 
-def tables(found: Mapping[str, Any], floors: Sequence[str], width: int) -> list[Table]:
+def tables(found: Mapping[str, Any], width: int) -> list[Table]:
     """The summary in tables of so many characters: means and half the width of their intervals.
 
-    What no other method beats beyond noise has a star; the floors stand last.
+    What no other method beats beyond noise has a star.
     """
     methods = found["methods"]
-    metrics = [name for name in next(iter(methods.values())) if name != "tied"]
-    order = _floors_last(methods, floors)
+    metrics = [*next(iter(methods.values()))]
+    beside = max(1, (width - max(map(len, methods)) - 2) // _CELL)
     made = []
-    beside = max(1, (width - max(map(len, order)) - 2) // _CELL)
     for start in range(0, len(metrics), beside):
         part = metrics[start : start + beside]
         table = Table("method", *(_heading(found, name) for name in part), box=SIMPLE_HEAD)
-        for label in order:
-            cells = (_cell(found, name, label) for name in part)
-            table.add_row(printable(label), *cells)
+        for label in methods:
+            table.add_row(printable(label), *(_cell(found, name, label) for name in part))
         made.append(table)
     return made
 
 
-def _floors_last(methods: Iterable[str], floors: Sequence[str]) -> list[str]:
-    return sorted(methods, key=lambda label: _is_floor(label, floors))
-
-
-def _is_floor(label: str, floors: Sequence[str]) -> bool:
-    return label.split(" at ")[0].split(" of ")[0] in floors
+def legend(found: Mapping[str, Any]) -> str:
+    """What the signs of the tables say, and what was decided."""
+    star = "* no other is better beyond noise"
+    few = f"{found['images']} images are too few to say what is better beyond noise"
+    return (
+        f"{found['images']} images, {found['decided']}. Floors last; + higher is better, - lower; "
+        f"{star if found['images'] >= _FEWEST else few}."
+    )
 
 
 def _heading(found: Mapping[str, Any], name: str) -> str:
-    if name == _OF_MEANS:
-        return "adcc of means +"
-    way = found["metrics"].get(name)
+    way = found["metrics"].get("adcc" if name == _OF_MEANS else name)
     sign = "" if way is None else (" +" if way["higher_is_better"] else " -")
     return name.replace("_", " ") + sign
 
@@ -175,50 +198,41 @@ def _heading(found: Mapping[str, Any], name: str) -> str:
 def _cell(found: Mapping[str, Any], name: str, label: str) -> str:
     number = found["methods"][label][name]
     text = f"{number['mean']:.3f}±{(number['high'] - number['low']) / 2:.3f}"
-    is_first = found["metrics"].get(name, {}).get("rank", {}).get(label) == 1
-    return f"{text}*" if is_first else text
+    rank = found["metrics"].get(name, {}).get("rank")
+    return f"{text}*" if rank and rank[label] == 1 else text
 
 
-def write(found: Mapping[str, Any], floors: Sequence[str], folder: Path) -> None:
-    """Writes `summary.json` and `evaluation.png`, in which the floors are grey."""
+def write(found: Mapping[str, Any], folder: Path) -> None:
+    """Writes `summary.json` and `evaluation.png`."""
     with whole_file(folder / "summary.json") as file:
         file.write(json.dumps(found, indent=1).encode())
     with whole_file(folder / "evaluation.png") as file:
-        _draw(found, floors, file)
+        _draw(found, file)
 
 
-def _draw(found: Mapping[str, Any], floors: Sequence[str], file: IO[bytes]) -> None:
-    """Each metric with the intervals of all methods, and the curves."""
-    from matplotlib import colormaps
+def _draw(found: Mapping[str, Any], file: IO[bytes]) -> None:
+    """Each metric with the intervals of all methods, and the curves; the floors are grey."""
     from matplotlib.figure import Figure
 
-    methods, curves = found["methods"], found["curves"]
-    labels = _floors_last(methods, floors)
-    metrics = [name for name in next(iter(methods.values())) if name != "tied"]
-    columns = min(4, len(metrics) + len(curves))
-    rows = -(-(len(metrics) + len(curves)) // columns)
+    labels, curves = [*found["methods"]], found["curves"]
+    metrics = [*next(iter(found["methods"].values()))]
+    panels = len(metrics) + len(curves)
+    columns = min(4, panels)
+    rows = -(-panels // columns)
     high = max(2.0, 0.19 * len(labels) + 0.8)
     figure = Figure(figsize=(3.4 * columns + 1.5, high * rows), dpi=110, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=False)
+    axes = figure.subplots(rows, columns, squeeze=False)
     shown = iter(axes.flat)
-    places = np.arange(len(labels))
-    judged = sum(not _is_floor(label, floors) for label in labels)
-    colours = [*colormaps["viridis"](np.linspace(0, 0.92, judged))]
-    colours += ["0.7"] * (len(labels) - judged)
-    for name, axis in zip(metrics, shown, strict=False):
-        each = [methods[label][name] for label in labels]
-        low, mean, upper = (np.array([x[end] for x in each]) for end in ("low", "mean", "high"))
-        axis.hlines(places, low, upper, colors=colours, linewidth=2)
-        axis.scatter(mean, places, c=colours, s=14)
+    colours = _colours(len(labels), len(found["floors"]))
+    for number, (name, axis) in enumerate(zip(metrics, shown, strict=False)):
+        numbers = [found["methods"][label][name] for label in labels]
+        _draw_intervals(axis, numbers, colours)
         axis.set_title(_heading(found, name), fontsize=9)
-        is_left = axis in axes[:, 0]
-        told = [printable(label, 255) if is_left else "" for label in labels]
-        axis.set_yticks(places, told, fontsize=7, parse_math=False)
-        axis.tick_params(axis="x", labelsize=7)
-        axis.invert_yaxis()
-        axis.grid(axis="x", alpha=0.3)
+        told = labels if number % columns == 0 else [""] * len(labels)
+        texts = [printable(label, _LATIN) for label in told]
+        axis.set_yticks(range(len(labels)), texts, fontsize=7, parse_math=False)
     for name, axis in zip(curves, shown, strict=False):
-        for colour, label in zip(colours, labels, strict=True):
+        for label, colour in zip(labels, colours, strict=True):
             points = curves[name][label]
             axis.plot(np.linspace(0, 1, len(points)), points, color=colour, linewidth=1)
         axis.set_title(f"{name}: score by share of pixels", fontsize=9)
@@ -226,3 +240,19 @@ def _draw(found: Mapping[str, Any], floors: Sequence[str], file: IO[bytes]) -> N
     for axis in shown:
         axis.set_axis_off()
     figure.savefig(file, format="png")
+
+
+def _colours(count: int, floors: int) -> list[Any]:
+    from matplotlib import colormaps
+
+    return [*colormaps["viridis"](np.linspace(0, 0.92, count - floors)), *["0.7"] * floors]
+
+
+def _draw_intervals(axis: Any, numbers: Sequence[Mapping[str, float]], colours: list[Any]) -> None:
+    low, mean, high = (np.array([x[end] for x in numbers]) for end in ("low", "mean", "high"))
+    places = range(len(numbers))
+    axis.hlines(places, low, high, colors=colours, linewidth=2)
+    axis.scatter(mean, places, c=colours, s=14)
+    axis.tick_params(axis="x", labelsize=7)
+    axis.invert_yaxis()
+    axis.grid(axis="x", alpha=0.3)

@@ -16,6 +16,12 @@ Decided for all of them:
 
 from jaxcam._src.metrics.agreement import largest_difference, pearson, spearman, top_overlap
 from jaxcam._src.metrics.correlation import faithfulness_correlation, infidelity, sensitivity_n
+from jaxcam._src.metrics.dataset import (
+    box_overlaps,
+    boxes_above,
+    max_box_accuracy,
+    pixel_average_precision,
+)
 from jaxcam._src.metrics.faithfulness import (
     adcc,
     arcc,
@@ -26,6 +32,7 @@ from jaxcam._src.metrics.faithfulness import (
     harmonic_mean,
     increase,
 )
+from jaxcam._src.metrics.grids import cell_shares, draw_grids, mosaic
 from jaxcam._src.metrics.localization import (
     energy,
     energy_inside,
@@ -52,10 +59,14 @@ __all__ = [
     "arcc",
     "average_sensitivity",
     "border",
+    "box_overlaps",
+    "boxes_above",
+    "cell_shares",
     "coherency",
     "complexity",
     "deletion",
     "deletion_curve",
+    "draw_grids",
     "drop",
     "energy",
     "energy_inside",
@@ -70,9 +81,12 @@ __all__ = [
     "insertion",
     "insertion_curve",
     "largest_difference",
+    "max_box_accuracy",
     "max_sensitivity",
+    "mosaic",
     "overlap",
     "pearson",
+    "pixel_average_precision",
     "pointing",
     "random_logit",
     "relevance_rank",

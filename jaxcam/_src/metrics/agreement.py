@@ -32,13 +32,18 @@ def top_overlap(
       b: the other.
       share: of the positions that count as top, in (0, 1]; ties with the last are taken too.
     """
-    tops = [m >= jnp.sort(m.reshape(-1))[-math.ceil(share * m.size)] for m in (a, b)]
+    tops = [m >= jnp.sort(m.reshape(-1))[-_count(share, m.size)] for m in (a, b)]
     return (tops[0] & tops[1]).sum() / (tops[0] | tops[1]).sum()
 
 
 def largest_difference(a: Float[Array, "*size"], b: Float[Array, "*size"]) -> Float[Array, ""]:
     """The largest absolute difference at any position."""
     return abs(accumulated(a) - accumulated(b)).max()
+
+
+def _count(share: float, size: int) -> int:
+    """A share of the positions, rounded up, but not from 3.0000000000000004 to 4."""
+    return math.ceil(round(share * size, 6))
 
 
 def _ranks(values: Float[Array, "*size"]) -> Float[Array, " n"]:

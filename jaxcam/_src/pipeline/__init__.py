@@ -12,30 +12,50 @@ from jaxcam._src.pipeline import loading
 from jaxcam._src.pipeline.listing import Listing
 
 
+class Given(NamedTuple):
+    """What a step takes: a batch, or in its inside one image.
+
+    Attributes:
+      images: `[batch_size, *size, C]`.
+      targets: `[batch_size]`, or None for the top classes.
+      inside: True on the objects, `[batch_size, *size]`, or None.
+      places: of the images in the list, `[batch_size]`.
+    """
+
+    images: Any
+    targets: Any
+    inside: Any
+    places: Any
+
+
 class Job(NamedTuple):
     """What is done to each batch.
 
     Attributes:
       model: whose images and class names.
-      step: `(images [batch_size, ...], targets [batch_size] or None, inside [batch_size, *size] or
-        None) -> found`, a pytree of arrays `[batch_size, ...]`.
+      step: `Given -> found`, a pytree of arrays `[batch_size, ...]`.
       like: the shape and dtype of an image.
       images: all of them, in order.
       batch_size: images in a batch; batch i holds those from `i * batch_size`.
     """
 
     model: Model
-    step: Callable[..., PyTree]
+    step: Callable[[Given], PyTree]
     like: jax.ShapeDtypeStruct
     images: Listing
     batch_size: int
+
+    @property
+    def batches(self) -> int:
+        """How many there are."""
+        return -(-len(self.images.names) // self.batch_size)
 
     def part(self, of: Sequence[Any], batch: int) -> Sequence[Any]:
         """Those entries of a sequence that belong to a batch."""
         return of[batch * self.batch_size : (batch + 1) * self.batch_size]
 
 
-class Done(NamedTuple):
+class Finished(NamedTuple):
     """A batch that has been computed.
 
     Attributes:
@@ -51,21 +71,22 @@ class Done(NamedTuple):
     found: PyTree
 
 
-def computed(job: Job, batches: Sequence[int], threads: int) -> Iterator[Done]:
-    """Yields each batch when it is done.
+def finished(job: Job, batches: Sequence[int], threads: int) -> Iterator[Finished]:
+    """Yields each batch when it is computed.
 
     While the device computes one, that before is with the caller and later ones are decoded.
     """
-    own = [i for batch in batches for i in job.part(range(len(job.images.names)), batch)]
-    loaded = loading.batches(job.model, job.like, job.images, own, job.batch_size, threads)
+    places = [i for batch in batches for i in job.part(range(len(job.images.names)), batch)]
+    loaded = loading.batches(job.model, job.like, job.images, places, job.batch_size, threads)
     before = None
-    for batch, given in zip(batches, loaded, strict=True):
-        found = job.step(given.images, _targets(job, batch), given.inside)
+    for batch, (images, inside, errors) in zip(batches, loaded, strict=True):
+        own = batch * job.batch_size + np.arange(job.batch_size, dtype=np.int32)
+        found = job.step(Given(images, _targets(job, batch), inside, own))
         if before:
-            yield _done(job, *before)
-        before = batch, given.errors, found
+            yield _finished(job, *before)
+        before = batch, errors, found
     if before:
-        yield _done(job, *before)
+        yield _finished(job, *before)
 
 
 def _targets(job: Job, batch: int) -> np.ndarray | None:
@@ -75,6 +96,6 @@ def _targets(job: Job, batch: int) -> np.ndarray | None:
     return np.array([*targets, *[0] * (job.batch_size - len(targets))], np.int32)
 
 
-def _done(job: Job, batch: int, errors: list[str | None], found: PyTree) -> Done:
+def _finished(job: Job, batch: int, errors: list[str | None], found: PyTree) -> Finished:
     found = jax.tree.map(lambda x: x[: len(errors)], jax.device_get(found))
-    return Done(batch, [*job.part(job.images.names, batch)], errors, found)
+    return Finished(batch, [*job.part(job.images.names, batch)], errors, found)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxcam._src.maps import REASONS
-from jaxcam._src.pipeline import Done, Job, computed, store
+from jaxcam._src.pipeline import Finished, Job, finished, store
 
 PARTS = ("maps", "index")
 _KINDS = {
@@ -28,12 +28,12 @@ _KINDS = {
 
 def explained(job: Job, batches: Sequence[int], folder: Path, threads: int) -> Iterator[int]:
     """Explains batches by a step of `Found`, writes each, and yields how many images it had."""
-    for done in computed(job, batches, threads):
+    for done in finished(job, batches, threads):
         _write(job, folder, done)
         yield len(done.names)
 
 
-def _write(job: Job, folder: Path, done: Done) -> None:
+def _write(job: Job, folder: Path, done: Finished) -> None:
     found = done.found
     numbers = zip(found.cam, found.target_logit, strict=True)
     finite = [bool(np.isfinite(cam).all() and np.isfinite(logit)) for cam, logit in numbers]

@@ -1,5 +1,6 @@
 """Where the object of a picture lies, by boxes or by a mask, followed through `preprocess`."""
 
+from math import ceil, floor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -12,10 +13,11 @@ Corners: TypeAlias = tuple[float, float, float, float]
 
 
 class Object(NamedTuple):
-    """What somebody said of a picture.
+    """The ground truth of a picture: boxes or a mask.
 
     Attributes:
-      boxes: `(xmin, ymin, xmax, ymax)` in pixels of the upright picture; what any of them holds.
+      boxes: `(xmin, ymin, xmax, ymax)`, edges in pixels of the upright picture, so that its whole
+        is `(0, 0, width, height)`; the object is what any of them holds.
       mask: path of a picture of the same size, bright on the object; in place of boxes.
     """
 
@@ -30,19 +32,22 @@ def inside_of(thing: Object, model: Model, picture: Any, root: Path) -> np.ndarr
     picture itself does, so that whatever resizes or crops one does so with the other.
 
     Raises:
-      UsageError: a box reaches out of the picture, the mask is of another size, or `preprocess`
-        does not tell white from black.
+      UsageError: a box reaches out of the picture, the mask is of another size, `preprocess` does
+        not tell white from black, or leaves nothing of the object.
     """
     drawn = _mask(root / thing.mask, picture) if thing.mask else _drawn(thing.boxes, picture)
     black, white, found = (
         _brightness(model, shown) for shown in (np.zeros_like(drawn), np.ones_like(drawn), drawn)
     )
-    if (black == white).any():
+    if not (np.isfinite(found) & (black != white)).all():
         raise UsageError(
-            "preprocess makes the same of a white and of a black picture, so that no box can be "
-            "followed through it; leave out the boxes"
+            "preprocess makes the same of a white and of a black picture, so that no object can be "
+            "followed through it; leave out the boxes or masks"
         )
-    return abs(found - white) < abs(found - black)
+    inside = abs(found - white) < abs(found - black)
+    if not inside.any():
+        raise UsageError("preprocess leaves nothing of the object; leave out the image")
+    return inside
 
 
 def _brightness(model: Model, shown: np.ndarray) -> np.ndarray:
@@ -62,14 +67,9 @@ def _drawn(boxes: tuple[Corners, ...], picture: Any) -> np.ndarray:
                 f"the box {_text(box)} does not lie in the picture of {picture.width} x "
                 f"{picture.height} pixels; wanted xmin < xmax and ymin < ymax inside it"
             )
-        rows, columns = (slice(round(a), max(round(b), round(a) + 1)) for a, b in _sides(box))
+        rows, columns = slice(floor(ymin), ceil(ymax)), slice(floor(xmin), ceil(xmax))
         drawn[rows, columns] = True
     return drawn
-
-
-def _sides(box: Corners) -> tuple[tuple[float, float], tuple[float, float]]:
-    xmin, ymin, xmax, ymax = box
-    return (ymin, ymax), (xmin, xmax)
 
 
 def _text(box: Corners) -> str:

@@ -12,10 +12,10 @@ from jaxtyping import Array, PyTree
 from jaxcam._src.base import ApplyFn, Explanation, SplitFn, WeightsFn
 from jaxcam._src.compiling import compiler_options
 from jaxcam._src.explain import explainer
+from jaxcam._src.pipeline import Given
 from jaxcam._src.sharding import sharded
 
-# (images [n, ...], targets [n] or None, inside [n, *size] or None) -> arrays [n, ...]
-Step: TypeAlias = Callable[..., PyTree]
+Step: TypeAlias = Callable[[Given], PyTree]
 
 
 class Found(NamedTuple):
@@ -55,7 +55,7 @@ def stepper(apply_fn: ApplyFn, variables: PyTree, layer: str | SplitFn, method: 
     fills_device = "chunk_size" in inspect.signature(method).parameters
     together = one_by_one(one) if fills_device else jax.vmap(one, in_axes=(None, 0, 0))
     step = on_all_devices(together, variables)
-    return lambda images, targets, inside: step(images, targets)
+    return lambda given: step(given.images, given.targets)
 
 
 def one_by_one(of_one: Callable[..., PyTree]) -> Callable[..., PyTree]:

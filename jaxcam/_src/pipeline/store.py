@@ -54,13 +54,19 @@ def begin(folder: Path, settings: Mapping[str, Any], share: str, *, parts: Seque
 
 
 def unfinished(folder: Path, batches: Sequence[int], *, parts: Sequence[str]) -> list[int]:
-    """Those of the batches that are not there whole, cleared of what a killed process left."""
-    left = [batch for batch in batches if not _is_whole(folder, batch, parts)]
-    names = {f"{batch:06}" for batch in left}
+    """Those of the batches that are not there whole."""
+    return [batch for batch in batches if not _is_whole(folder, batch, parts)]
+
+
+def clear(folder: Path, batches: Sequence[int]) -> None:
+    """Removes what a killed process left of these batches, on which no other process works."""
+    names = {f"{batch:06}" for batch in batches}
     for part in folder.glob("*/.*.part"):
         if part.name.split(".")[1] in names:
             part.unlink(missing_ok=True)
-    return left
+
+
+_DAMAGES = (zipfile.BadZipFile, zlib.error, OSError, ValueError, KeyError, EOFError)
 
 
 def _is_whole(folder: Path, batch: int, parts: Sequence[str]) -> bool:
@@ -79,16 +85,14 @@ def _is_whole(folder: Path, batch: int, parts: Sequence[str]) -> bool:
             return True
         with np.load(_maps(folder, batch), allow_pickle=False) as file:
             return len(file["cam"]) == rows  # which checks the sum of its bytes
-    except (pyarrow.ArrowException, zipfile.BadZipFile, zlib.error):
-        return False
-    except (OSError, ValueError, KeyError, EOFError):
+    except (pyarrow.ArrowException, *_DAMAGES):
         return False
 
 
 def write_maps(folder: Path, batch: int, cam: np.ndarray) -> dict[str, list[Any]]:
     """Writes the maps `[n, *spatial]` of a batch, and returns the columns that say where they are.
 
-    Before its index, by which the batch is finished.
+    Call it before `write_index`, which marks the batch as finished.
     """
     with whole_file(_maps(folder, batch)) as file:
         np.savez(file, cam=cam)

@@ -11,8 +11,11 @@ from jaxcam._src.base import Tap
 def centre(tap: Tap, *, width: float = 0.25) -> Float[Array, "*spatial"]:
     """A Gaussian around the middle of the image, where photographers put their objects.
 
+    `exp(-|u|^2 / 2)`, with `u` the distance from the middle in units of `width` times each side.
+
     Args:
-      width: its standard deviation, as a share of each side.
+      tap: of whose layer the size is taken.
+      width: the standard deviation, as a share of each side, above 0.
 
     Returns:
       The map, `[*spatial]`.
@@ -29,16 +32,14 @@ def edges(tap: Tap) -> Float[Array, "*spatial"]:
     What a map shows that has seen the picture and no model (Adebayo et al. 2018,
     https://arxiv.org/abs/1810.03292).
 
+    Args:
+      tap: whose image, the mean of its channels.
+
     Returns:
-      The map, `[*spatial]`.
+      The map, `[*spatial]`, at least 0.
     """
     brightness = accumulated(tap.image).mean(-1)
-    padded = jnp.pad(brightness, 1, mode="edge")
-    inner = [slice(1, -1)] * brightness.ndim
-    slopes = [
-        padded[(*inner[:axis], slice(2, None), *inner[axis + 1 :])]
-        - padded[(*inner[:axis], slice(None, -2), *inner[axis + 1 :])]
-        for axis in range(brightness.ndim)
-    ]
+    long = [axis for axis, side in enumerate(brightness.shape) if side > 1]
+    slopes = [jnp.zeros_like(brightness), *(jnp.gradient(brightness, axis=axis) for axis in long)]
     found = length(jnp.stack(slopes), axis=0)
     return jax.image.resize(found, tap.activations.shape[:-1], "linear")

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, ArrayLike, PyTree
+from jaxtyping import PyTree
 
+from jaxcam._src.base import Key
 from jaxcam._src.evaluation import Evaluation
 from jaxcam._src.maps import REASONS
-from jaxcam._src.metrics.removal import area
-from jaxcam._src.pipeline import Done, Job, computed, store
+from jaxcam._src.pipeline import Finished, Given, Job, finished, store
 from jaxcam._src.pipeline.step import Step, on_all_devices, one_by_one
 
 PARTS = ("index",)
@@ -35,23 +35,28 @@ class Setting(NamedTuple):
     score: str
 
 
-def judging(
-    evaluators: Mapping[Setting, Callable[..., Evaluation]], variables: PyTree, seed: int
+def evaluation_stepper(
+    evaluator_of: Callable[[Setting, Key], Callable[..., Evaluation]],
+    settings: Sequence[Setting],
+    variables: PyTree,
+    seed: int,
 ) -> Step:
-    """Makes the compiled step whose batches are evaluations by setting, one image at a time."""
+    """Makes the compiled step whose batches are evaluations by setting, one image at a time.
 
-    def one(variables: PyTree, given: tuple[Array, Array | None], target: Any) -> list[Evaluation]:
-        image, inside = given
-        key = jax.random.key(seed)
+    Each image has a key of its own, of the seed and its place in the list.
+    """
+
+    def one(variables: PyTree, given: Given, target: Any) -> list[Evaluation]:
+        key = jax.random.fold_in(jax.random.key(seed), given.places)
+        evaluators = [evaluator_of(setting, key) for setting in settings]
         return [
-            evaluate(variables, image, target, inside=inside, key=key)
-            for evaluate in evaluators.values()
+            f(variables, given.images, target, inside=given.inside, key=key) for f in evaluators
         ]
 
     step = on_all_devices(one_by_one(one), variables)
 
-    def named(images: ArrayLike, targets: Any, inside: Any) -> dict[Setting, Evaluation]:
-        return dict(zip(evaluators, step((images, inside), targets), strict=True))
+    def named(given: Given) -> dict[Setting, Evaluation]:
+        return dict(zip(settings, step(given._replace(targets=None), given.targets), strict=True))
 
     return named
 
@@ -62,7 +67,7 @@ def kinds_of(numbers: Mapping[str, Any]) -> dict[str, type]:
     return _KINDS | dict.fromkeys(numbers, float) | curves
 
 
-def judged(
+def evaluated(
     job: Job,
     batches: Sequence[int],
     folder: Path,
@@ -70,11 +75,11 @@ def judged(
     methods: Sequence[str],
     kinds: Mapping[str, type],
 ) -> Iterator[int]:
-    """Judges batches by such a step, writes each, and yields its images' number.
+    """Judges batches by such a step, writes each, and yields how many images it had.
 
     `methods` are the names in the order of the rows, which is lost in a compiled function.
     """
-    for done in computed(job, batches, threads):
+    for done in finished(job, batches, threads):
         images = range(len(done.names))
         rows = [row for index in images for row in _rows(job, done, index, methods)]
         columns = {name: [row.get(name) for row in rows] for name in kinds}
@@ -82,27 +87,30 @@ def judged(
         yield len(done.names)
 
 
-def _rows(job: Job, done: Done, index: int, methods: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _rows(job: Job, done: Finished, index: int, methods: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The rows of one image: for each setting and method its numbers, or what is wrong."""
     for (layer, score), evaluation in done.found.items():
         own = jax.tree.map(lambda x: x[index], evaluation)
         for method in methods:
-            numbers = own.numbers[method]
             row = {"image": done.names[index], "layer": layer, "score": score, "method": method}
-            finite = all(np.isfinite(x).all() for x in jax.tree.leaves(numbers))
-            error = done.errors[index] or (None if finite else _NOT_FINITE)
-            if error:
+            if error := done.errors[index] or _not_finite(own.numbers[method]):
                 yield row | {"error": error}
                 continue
             target = int(own.target)
             row |= {"target": target, "target_name": job.model.class_names[target]}
             row |= {"target_score": float(own.score), "flat": REASONS[own.flat[method]]}
-            for name, value in numbers.items():
-                if np.ndim(value):
-                    row |= {f"{name}_curve": value.tolist(), name: float(area(value))}
-                else:
-                    row[name] = float(value)
+            for name, value in own.numbers[method].items():
+                curve = {f"{name}_curve": value.tolist()} if value.ndim else {}
+                row |= curve | {name: _area(value) if value.ndim else float(value)}
             yield row
 
 
-_NOT_FINITE = "a number is not finite; look at what the model makes of the image"
+def _not_finite(numbers: Mapping[str, Any]) -> str | None:
+    bad = [name for name, value in numbers.items() if not np.isfinite(value).all()]
+    said = f"{', '.join(bad)} not finite; look at what the model makes of the image"
+    return said if bad else None
+
+
+def _area(curve: np.ndarray) -> float:
+    """As `jaxcam.metrics` has it, but on the host, which waits for no device."""
+    return float((curve[1:] + curve[:-1]).mean(dtype=np.float64) / 2)
