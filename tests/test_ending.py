@@ -36,6 +36,7 @@ _custom.defjvp(lambda x, t: jax.jvp(jax.nn.softmax, x, t))
 
 SOFTMAXES = {
     "jax.nn": jax.nn.softmax,
+    "exp of log-softmax": lambda z: jnp.exp(jax.nn.log_softmax(z)),
     "moved": _moved,
     "by hand": _by_hand,
     "shifted": _shifted,
@@ -64,6 +65,15 @@ def test_the_logits_before_a_softmax_are_explained_as_such(name, lead):
             for f in (logits_fn, wanted)
         )
         np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_a_softmax_in_half_precision_is_found_too(dtype):
+    case = plain()
+    model = _ending_in(lambda z: jax.nn.softmax(z.astype(dtype)).astype(jnp.float32))
+    found = jaxcam.to_logits(model)(case.variables, case.image)
+    wanted = case.apply_fn(case.variables, case.image).astype(dtype)
+    np.testing.assert_array_equal(found, wanted)
 
 
 def test_the_layers_and_the_model_stay():
@@ -100,8 +110,22 @@ def _with_a_sink(x):
     return e / (1 + e.sum())
 
 
+def _another_sum(x):
+    return jnp.exp(x - jnp.log(jnp.exp(2 * x).sum()))
+
+
 @pytest.mark.parametrize(
-    "squash", [lambda z: z, jax.nn.log_softmax, _attention_like, _with_a_sink, jnp.tanh]
+    "squash",
+    [
+        lambda z: z,
+        jax.nn.log_softmax,
+        _attention_like,
+        _with_a_sink,
+        _another_sum,
+        jnp.tanh,
+        lambda z: 1 / (1 + jnp.exp(-z)),
+        lambda z: jnp.exp(z - 1),
+    ],
 )
 def test_what_ends_otherwise_is_refused_and_no_word_is_said(squash):
     case = plain()

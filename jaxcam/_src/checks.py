@@ -7,8 +7,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxcam._src.base import Head, ModelWarning, ScoreFn, SplitFn
+from jaxcam._src.base import Convention, Head, ModelWarning, ScoreFn, SplitFn
 from jaxcam._src.scores import wants_logits
+
+
+def check_explained_by(method: Any, score_fn: Any, convention: Any) -> None:
+    """Refuses what is no method, no score or no convention."""
+    for name, value, such in (
+        ("method", method, "jaxcam.grad_cam"),
+        ("score_fn", score_fn, "jaxcam.logit"),
+    ):
+        if not callable(value):
+            raise ValueError(f"{name} is {value!r:.80}; wanted a function, such as {such}")
+    if not isinstance(convention, Convention):
+        raise ValueError(f"convention is {convention!r:.80}; wanted one of jaxcam.conventions")
 
 
 def checked_image(image: Any) -> Array:

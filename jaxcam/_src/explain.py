@@ -20,7 +20,13 @@ from jaxcam._src.base import (
     Tap,
     WeightsFn,
 )
-from jaxcam._src.checks import check_activations, check_score, check_shown, checked_image
+from jaxcam._src.checks import (
+    check_activations,
+    check_explained_by,
+    check_score,
+    check_shown,
+    checked_image,
+)
 from jaxcam._src.conventions.paper import paper
 from jaxcam._src.cut import check_apply_fn, split
 from jaxcam._src.maps import REASONS, flatness, sound
@@ -70,10 +76,7 @@ def explainer(
     chosen = tuple(layer) if isinstance(layer, list | tuple) else (layer,)
     if not chosen:
         raise ValueError("explainer got an empty sequence of layers; name one at least")
-    if not callable(method):
-        raise ValueError(f"method is {method!r}; wanted a function, such as jaxcam.grad_cam")
-    if not isinstance(convention, Convention):
-        raise ValueError(f"convention is {convention!r}; wanted one of jaxcam.conventions")
+    check_explained_by(method, score_fn, convention)
     method, score_fn = convention.variant(method), convention.variant(score_fn)
     fuse_fn = convention.variant(fuse or convention.fuse_fn)
 
@@ -103,7 +106,15 @@ def why_flat(explanation: Explanation) -> str | None:
 
     Returns:
       The reason, for several layers that of the last; None where the map is not flat, or NaN.
+
+    Raises:
+      ValueError: the explanation is one of several images.
     """
+    if jnp.ndim(explanation.target):
+        raise ValueError(
+            f"got an explanation of {len(explanation.target)} images; wanted that of one, such as "
+            "jax.tree.map(lambda x: x[0], explanation)"
+        )
     codes = explanation.flat if isinstance(explanation.flat, tuple) else (explanation.flat,)
     return REASONS[int(codes[-1])] if all(int(code) for code in codes) else None
 

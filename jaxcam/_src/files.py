@@ -15,6 +15,7 @@ import numpy as np
 from jaxcam._src.base import Model
 from jaxcam._src.names import no_such
 
+_DIGITS = 20  # of a class that may exist
 _LONGEST_NAME = 255  # bytes, of the usual file systems
 
 
@@ -43,7 +44,7 @@ def find_class(text: str, names: Sequence[str]) -> int:
     """
     if text in names:
         return list(names).index(text)
-    if text.isdecimal() and int(text) < len(names):
+    if text.isdecimal() and len(text) < _DIGITS and int(text) < len(names):
         return int(text)
     raise UsageError(f"{no_such('class', text, names)}; or give an index up to {len(names) - 1}")
 

@@ -113,6 +113,12 @@ def _choice(options: argparse.Namespace, model: Model, images: Listing) -> _Choi
     for score in (*(options.score or []), options.judge):
         if score not in SCORES:
             raise UsageError(no_such("score", score, SCORES))
+    for score in options.score or ["logit"]:
+        if score.startswith("binary_") != options.judge.startswith("binary_"):
+            raise UsageError(
+                f"--score {score} and --judge {options.judge} have not the same targets: those of "
+                "binary scores are 0 and 1, of one logit; take both of one kind"
+            )
     pairs = itertools.product(options.layer, options.score or ["logit"])
     settings = [Setting(layer, score) for layer, score in pairs]
     metrics = _metrics(options.metric, options.judge, images.objects is not None)

@@ -84,14 +84,24 @@ def _write(
 
 
 def _say(record: dict[str, Any], folder: Path) -> None:
-    answers = ", ".join(f"{each['name']} {each['probability']:.1%}" for each in record["top"])
+    answers = ", ".join(map(_answer, record["top"]))
     written = ", ".join(str(folder / record[kind]) for kind in ("overlay", "cam"))
     if record["flat"]:
         complain(f"warning: the map of {record['image']} is flat: {record['flat']}")
     say(f"{record['image']}: {answers}; explained: {record['target']['name']}; {written}")
 
 
+def _answer(found: dict[str, Any]) -> str:
+    probability = found["probability"]
+    number = f"{probability:.1%}" if probability is not None else f"has logit {found['logit']:.3f}"
+    return f"{found['name']} {number}"
+
+
 def _likeliest(logits: np.ndarray, model: Model) -> list[dict[str, Any]]:
+    """The classes of the highest probability; of a single logit a softmax says nothing."""
+    if len(logits) == 1:
+        logit = float(logits[0])
+        return [{"class": 0, "name": model.class_names[0], "probability": None, "logit": logit}]
     # In NumPy, which compiles nothing.
     odds = np.exp(np.float64(logits - logits.max()))
     probabilities = odds / odds.sum()

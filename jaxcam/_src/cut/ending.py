@@ -95,8 +95,8 @@ def _squashed(eqn: Any, makers: dict[Any, Any]) -> tuple[str, Any] | None:
     kind = eqn.primitive.name
     if kind == "logistic":
         return "sigmoid", eqn.invars[0]
-    if kind == "div":
-        logits = _softened(eqn, makers)
+    if kind in ("div", "exp"):
+        logits = (_softened if kind == "div" else _exponential)(eqn, makers)
         return ("softmax", logits) if logits is not None else None
     if kind in CALLS or kind == "custom_jvp_call":
         body = next(programs_in(eqn))
@@ -109,18 +109,46 @@ def _squashed(eqn: Any, makers: dict[Any, Any]) -> tuple[str, Any] | None:
 def _softened(eqn: Any, makers: dict[Any, Any]) -> Any:
     """The `x` of `exp(x - m) / sum(exp(x - m))`, with an `m` that is the same for all of a sum."""
     numerator, denominator = eqn.invars
-    exp, total = makers.get(numerator), _origin(denominator, makers, "reduce_sum")
+    exp, total = _maker(numerator, makers), _origin(denominator, makers, "reduce_sum")
     if exp is None or exp.primitive.name != "exp" or total is None:
         return None
-    summed = makers.get(total.invars[0])  # the same numbers, though perhaps computed again
+    summed = _maker(total.invars[0], makers)  # the same numbers, though perhaps computed again
     if summed is None or (summed.primitive, summed.invars) != (exp.primitive, exp.invars):
         return None
-    power = exp.invars[0]
-    shift = makers.get(power)
+    return _unshifted(exp.invars[0], makers)
+
+
+def _exponential(eqn: Any, makers: dict[Any, Any]) -> Any:
+    """The `x` of `exp(x - log(sum(exp(x))))`, shifted or not: of a log-softmax."""
+    less = _maker(eqn.invars[0], makers)
+    if less is None or less.primitive.name != "sub":
+        return None
+    power, subtracted = less.invars
+    log = _origin(subtracted, makers, "log")
+    total = log and _origin(log.invars[0], makers, "reduce_sum")
+    exp = total and _maker(total.invars[0], makers)
+    if exp is None or exp.primitive.name != "exp":
+        return None
+    logits = _unshifted(power, makers)
+    return logits if logits is _unshifted(exp.invars[0], makers) else None
+
+
+def _unshifted(power: Any, makers: dict[Any, Any]) -> Any:
+    """The `x` of `x - m`, where `m` is a largest value; else what is given."""
+    shift = _maker(power, makers)
     if shift is None or shift.primitive.name != "sub":
         return power
     is_shared = _origin(shift.invars[1], makers, "reduce_max") is not None
     return shift.invars[0] if is_shared else power
+
+
+def _maker(v: Any, makers: dict[Any, Any]) -> Any:
+    """The equation that a value comes from, by another precision alone; None for a number."""
+    eqn = makers.get(v) if is_variable(v) else None
+    while eqn is not None and eqn.primitive.name == "convert_element_type":
+        (v,) = eqn.invars
+        eqn = makers.get(v) if is_variable(v) else None
+    return eqn
 
 
 def _origin(v: Any, makers: dict[Any, Any], kind: str) -> Any:

@@ -18,9 +18,11 @@ from jaxcam._src.base import (
     Tap,
     WeightsFn,
 )
+from jaxcam._src.checks import check_explained_by
 from jaxcam._src.conventions.paper import paper
+from jaxcam._src.cut.frameworks import check_apply_fn
 from jaxcam._src.explain import tap
-from jaxcam._src.maps import flatness, sound
+from jaxcam._src.maps import flatness, is_flat, sound, unit_range, upsample
 from jaxcam._src.metrics.trial import MetricFn, Trial
 from jaxcam._src.scores import logit, probability
 
@@ -66,7 +68,8 @@ def evaluator(
       metrics: `Trial -> number`, by name: those of `jaxcam.metrics`, or your own.
       score_fn: what is explained.
       judge_fn: `(logits, target) -> scalar`, the score that metrics look at.
-      convention: how maps are made.
+      convention: how maps are made; those of libraries that leave them at the layer's size, or
+        beyond [0, 1], are resized and scaled, as metrics want them.
 
     Returns:
       `evaluate(variables, image, target=None, *, inside=None, key=None) -> Evaluation`, to be
@@ -75,12 +78,17 @@ def evaluator(
       and the activations are computed once for all methods.
 
     Raises:
-      ValueError: there is no method or no metric; by `evaluate`, as `explain` does, and where a
-        metric needs to know where the object is.
+      ValueError: there is no method or no metric, or `apply_fn` or a method is none; by `evaluate`,
+        as `explain` does, and where a metric needs to know where the object is.
     """
+    check_apply_fn(apply_fn)
     for kind, given in {"method": methods, "metric": metrics}.items():
-        if not given:
-            raise ValueError(f"evaluator got no {kind}; give a mapping from names to functions")
+        if not isinstance(given, Mapping) or not given:
+            raise ValueError(
+                f"evaluator got no {kind} in {given!r:.80}; give a mapping from names to functions"
+            )
+    for method in methods.values():
+        check_explained_by(method, score_fn, convention)
     score_fn = convention.variant(score_fn)
     shows = {
         name: functools.partial(_shown, convention.variant(method), convention)
@@ -160,5 +168,9 @@ def _shown(method: WeightsFn, convention: Convention, seen: Tap) -> tuple[Array,
     cam = convention.combine_fn(weights, seen.activations)
     score = seen.score_activations(seen.activations)
     cam = sound(cam, seen.activations, seen.image, score)
-    heatmap = convention.finish_fn(convention.layer_fn(cam, seen.image.shape[:-1]))
+    size = seen.image.shape[:-1]
+    heatmap = convention.finish_fn(convention.layer_fn(cam, size))
+    if heatmap.shape != size:  # as torchcam leaves it
+        heatmap = upsample(heatmap, size)
+    heatmap = jnp.where(is_flat(cam), jnp.zeros_like(heatmap), unit_range(heatmap))
     return heatmap, flatness(weights, seen.activations, cam)

@@ -1,25 +1,33 @@
 """How alike two maps are. All take maps `[*spatial]` of one shape and are symmetric."""
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcam._src.arithmetic import accumulated, quotient
+from jaxcam._src.arithmetic import accumulated, length, quotient
 
 
 def pearson(a: Float[Array, "*size"], b: Float[Array, "*size"]) -> Float[Array, ""]:
-    """Pearson's correlation, in [-1, 1]. Two flat maps have 1, a flat one and another 0."""
+    """Pearson's correlation, in [-1, 1]. Two flat maps have 1, a flat one and another 0.
+
+    Of maps of any scale; NaN where one of them holds NaN.
+    """
+    a, b = _alike(a, b)
     flat_a, flat_b = (m.max() == m.min() for m in (a, b))  # the mean of a flat map may be rounded
-    a, b = (m - m.mean() for m in map(accumulated, (a, b)))
-    norms = jnp.sqrt((a**2).sum()) * jnp.sqrt((b**2).sum())
-    correlation = quotient((a * b).sum(), norms).clip(-1, 1)
+    a, b = (_unit(m - m.mean()) for m in map(_unit, (a, b)))
+    correlation = quotient((a * b).sum(), length(a) * length(b)).clip(-1, 1)
     return jnp.where(flat_a & flat_b, 1, jnp.where(flat_a | flat_b, 0, correlation))
 
 
 def spearman(a: Float[Array, "*size"], b: Float[Array, "*size"]) -> Float[Array, ""]:
-    """Spearman's rank correlation, in [-1, 1]; equal values share the mean of their ranks."""
-    return pearson(_ranks(a), _ranks(b))
+    """Spearman's rank correlation, in [-1, 1]; equal values share the mean of their ranks.
+
+    NaN where one of the maps holds NaN.
+    """
+    a, b = _alike(a, b)
+    return _unless_nan(pearson(_ranks(a), _ranks(b)), a, b)
 
 
 def top_overlap(
@@ -31,14 +39,48 @@ def top_overlap(
       a: a map.
       b: the other.
       share: of the positions that count as top, in (0, 1]; ties with the last are taken too.
+
+    Returns:
+      The overlap; NaN where one of the maps holds NaN.
+
+    Raises:
+      ValueError: the share is none, or the maps are not alike.
     """
+    if not 0 < share <= 1:
+        raise ValueError(f"share is {share}; wanted one above 0, up to 1")
+    a, b = _alike(a, b)
     tops = [m >= jnp.sort(m.reshape(-1))[-_count(share, m.size)] for m in (a, b)]
-    return (tops[0] & tops[1]).sum() / (tops[0] | tops[1]).sum()
+    return _unless_nan((tops[0] & tops[1]).sum() / (tops[0] | tops[1]).sum(), a, b)
 
 
 def largest_difference(a: Float[Array, "*size"], b: Float[Array, "*size"]) -> Float[Array, ""]:
     """The largest absolute difference at any position."""
-    return abs(accumulated(a) - accumulated(b)).max()
+    a, b = _alike(a, b)
+    return abs(a - b).max()
+
+
+def _alike(a: Any, b: Any) -> tuple[Array, Array]:
+    """Both as floats, of one shape."""
+    if jnp.shape(a) != jnp.shape(b):
+        raise ValueError(
+            f"maps of the shapes {jnp.shape(a)} and {jnp.shape(b)}; wanted two of one shape"
+        )
+    return _as_floats(a), _as_floats(b)
+
+
+def _as_floats(values: Any) -> Array:
+    array = jnp.asarray(values)
+    is_real = jnp.issubdtype(array.dtype, jnp.floating)
+    return accumulated(array if is_real else array.astype(jnp.float32))
+
+
+def _unit(values: Float[Array, "*size"]) -> Float[Array, "*size"]:
+    """Scaled to a largest value of 1, so that no square overflows or vanishes."""
+    return quotient(values, abs(values).max())
+
+
+def _unless_nan(found: Array, *maps: Array) -> Array:
+    return jnp.where(jnp.stack([jnp.isnan(m).any() for m in maps]).any(), jnp.nan, found)
 
 
 def _count(share: float, size: int) -> int:

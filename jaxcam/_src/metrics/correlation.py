@@ -91,7 +91,8 @@ def infidelity(
         noise = accumulated(trial.image) - accumulated(moved)  # as it was rounded
         return (noise.sum(-1) * values).sum(), trial.score - trial.score_image(moved)
 
-    said, lost = mapped(said_and_lost, jax.random.split(trial.key, samples), chunk_size)
+    found = mapped(said_and_lost, jax.random.split(trial.key, samples), chunk_size)
+    said, lost = (quotient(x, abs(x).max()) for x in found)  # of any scale, as the result is
     fitted = quotient((said * lost).sum(), (said**2).sum())
     return quotient(((fitted * said - lost) ** 2).sum(), (lost**2).sum())
 

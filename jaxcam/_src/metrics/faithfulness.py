@@ -30,10 +30,11 @@ def drop(trial: Trial) -> Float[Array, ""]:
 def increase(trial: Trial) -> Float[Array, ""]:
     """Increase in Confidence: 1 where the masked image has the higher score, else 0.
 
-    Its mean over images is the published share (Chattopadhay et al. 2018, section 4.1,
-    https://arxiv.org/abs/1710.11063).
+    Its mean over images is the published share (Chattopadhay et al. 2018,
+    https://arxiv.org/abs/1710.11063). NaN where the masked score is.
     """
-    return (trial.masked_score > trial.score).astype(accumulated(trial.score).dtype)
+    found = (trial.masked_score > trial.score).astype(accumulated(trial.score).dtype)
+    return jnp.where(jnp.isnan(trial.masked_score), jnp.nan, found)
 
 
 def gain(trial: Trial) -> Float[Array, ""]:
@@ -96,4 +97,5 @@ def harmonic_mean(*values: ArrayLike) -> Float[Array, "..."]:
     """The harmonic mean of numbers in [0, 1], elementwise; 0 where one of them is 0."""
     stacked = jnp.stack([jnp.asarray(value, jnp.result_type(float)) for value in values])
     mean = quotient(jnp.asarray(float(len(values))), quotient(jnp.ones(()), stacked).sum(0))
-    return jnp.where((stacked == 0).any(0), 0, mean)
+    is_zero = (stacked == 0).any(0) & ~jnp.isnan(stacked).any(0)
+    return jnp.where(is_zero, 0, mean)

@@ -97,7 +97,8 @@ def _rows(job: Job, done: Finished, index: int, methods: Sequence[str]) -> Itera
                 yield row | {"error": error}
                 continue
             target = int(own.target)
-            row |= {"target": target, "target_name": job.model.class_names[target]}
+            names = job.model.class_names  # of a binary score the targets are 0 and 1
+            row |= {"target": target, "target_name": names[target] if len(names) > 1 else None}
             row |= {"target_score": float(own.score), "flat": REASONS[own.flat[method]]}
             for name, value in own.numbers[method].items():
                 curve = {f"{name}_curve": value.tolist()} if value.ndim else {}

@@ -55,4 +55,7 @@ _NOT_FINITE = "the map or the logit is not finite; look at what the model makes 
 
 
 def _where(good: np.ndarray, values: list[Any]) -> list[Any]:
-    return [value if ok else None for value, ok in zip(values, good, strict=True)]
+    return [
+        value if ok and value == value else None  # NaN is not equal to itself
+        for value, ok in zip(values, good, strict=True)
+    ]

@@ -37,25 +37,27 @@ def inside_of(thing: Object, model: Model, picture: Any, root: Path) -> np.ndarr
     """
     drawn = _mask(root / thing.mask, picture) if thing.mask else _drawn(thing.boxes, picture)
     black, white, found = (
-        _brightness(model, shown) for shown in (np.zeros_like(drawn), np.ones_like(drawn), drawn)
+        _prepared(model, shown) for shown in (np.zeros_like(drawn), np.ones_like(drawn), drawn)
     )
-    if not (np.isfinite(found) & (black != white)).all():
+    to_white, to_black = (abs(found - end).sum(-1) for end in (white, black))
+    tells = np.isfinite(to_white + to_black) & (black != white).any(-1)
+    if not tells.any():  # where some pixels do not, they are padding
         raise UsageError(
             "preprocess makes the same of a white and of a black picture, so that no object can be "
             "followed through it; leave out the boxes or masks"
         )
-    inside = abs(found - white) < abs(found - black)
+    inside = tells & (to_white < to_black)
     if not inside.any():
         raise UsageError("preprocess leaves nothing of the object; leave out the image")
     return inside
 
 
-def _brightness(model: Model, shown: np.ndarray) -> np.ndarray:
+def _prepared(model: Model, shown: np.ndarray) -> np.ndarray:
     from PIL import Image
 
     picture = Image.fromarray((255 * shown).astype(np.uint8)).convert("RGB")
     with one_line("preprocess of a mask"):
-        return as_the_model_takes_it(model, picture).astype(np.float64).sum(-1)
+        return as_the_model_takes_it(model, picture).astype(np.float64)
 
 
 def _drawn(boxes: tuple[Corners, ...], picture: Any) -> np.ndarray:

@@ -24,7 +24,7 @@ class Found(NamedTuple):
     Attributes:
       cam: `[n, *spatial]`, float32.
       prediction: the class of the largest logit.
-      prediction_probability: its softmax probability.
+      prediction_probability: its softmax probability; NaN of a single logit.
       target: the class that was explained.
       target_probability: its softmax probability.
       target_logit: its logit.
@@ -77,7 +77,9 @@ def on_all_devices(of_many: Callable[..., PyTree], variables: PyTree) -> Callabl
 
 def _found(explanation: Explanation) -> Found:
     logits, target = explanation.logits.astype(jnp.float32), explanation.target
-    top, probabilities = jnp.argmax(logits), jax.nn.softmax(logits)
+    one = len(logits) == 1  # of which a softmax is 1, whatever it is
+    probabilities = jnp.full_like(logits, jnp.nan) if one else jax.nn.softmax(logits)
+    top = jnp.argmax(logits)
     cam = explanation.cam.astype(jnp.float32)
     scores = probabilities[top], target, probabilities[target], logits[target]
     return Found(cam, top, *scores, explanation.flat)
