@@ -131,9 +131,9 @@ def go_through(
     say_columns(options, job.images)
     store.begin(folder, settings, f"{index}-of-{shares}", parts=parts)
     own = range(index, job.batches, shares)
-    left = store.unfinished(folder, own, parts=parts)
+    left = store.unfinished(folder, {i: job.names(i) for i in own}, parts=parts)
     store.clear(folder, left)
-    sizes = {batch: len(job.part(job.images.names, batch)) for batch in own}
+    sizes = {batch: len(job.names(batch)) for batch in own}
     images, before = sum(sizes.values()), sum(sizes[batch] for batch in own if batch not in left)
     with _progress() as progress:
         task = progress.add_task("images", total=images, completed=before)

@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
         return evaluated(job, left, options.out, options.threads, [*choice.methods], kinds)
 
     code = batches.go_through(options, job, settings, PARTS, work, done="judged")
-    if store.unfinished(options.out, range(job.batches), parts=PARTS):
+    if store.unfinished(options.out, {i: job.names(i) for i in range(job.batches)}, parts=PARTS):
         say("other shares are not done; the last of them writes the summary")
     else:
         _report(options.out, job.batches, choice.judge)

@@ -50,6 +50,10 @@ class Job(NamedTuple):
         """How many there are."""
         return -(-len(self.images.names) // self.batch_size)
 
+    def names(self, batch: int) -> list[str]:
+        """Those of the images of a batch."""
+        return [*self.part(self.images.names, batch)]
+
     def part(self, of: Sequence[Any], batch: int) -> Sequence[Any]:
         """Those entries of a sequence that belong to a batch."""
         return of[batch * self.batch_size : (batch + 1) * self.batch_size]
@@ -98,4 +102,4 @@ def _targets(job: Job, batch: int) -> np.ndarray | None:
 
 def _finished(job: Job, batch: int, errors: list[str | None], found: PyTree) -> Finished:
     found = jax.tree.map(lambda x: x[: len(errors)], jax.device_get(found))
-    return Finished(batch, [*job.part(job.images.names, batch)], errors, found)
+    return Finished(batch, job.names(batch), errors, found)

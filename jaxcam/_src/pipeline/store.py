@@ -53,9 +53,11 @@ def begin(folder: Path, settings: Mapping[str, Any], share: str, *, parts: Seque
         )
 
 
-def unfinished(folder: Path, batches: Sequence[int], *, parts: Sequence[str]) -> list[int]:
-    """Those of the batches that are not there whole."""
-    return [batch for batch in batches if not _is_whole(folder, batch, parts)]
+def unfinished(
+    folder: Path, batches: Mapping[int, Sequence[str]], *, parts: Sequence[str]
+) -> list[int]:
+    """Those of the batches, each with the names of its images, that are not there whole."""
+    return [batch for batch, names in batches.items() if not _is_whole(folder, batch, names, parts)]
 
 
 def clear(folder: Path, batches: Sequence[int]) -> None:
@@ -69,8 +71,8 @@ def clear(folder: Path, batches: Sequence[int]) -> None:
 _DAMAGES = (zipfile.BadZipFile, zlib.error, OSError, ValueError, KeyError, EOFError)
 
 
-def _is_whole(folder: Path, batch: int, parts: Sequence[str]) -> bool:
-    """Whether a batch was written, and can be read again."""
+def _is_whole(folder: Path, batch: int, names: Sequence[str], parts: Sequence[str]) -> bool:
+    """Whether a batch was written, of these images, and can be read again."""
     import pyarrow.parquet
 
     files = [_FILES[part](folder, batch) for part in parts]
@@ -80,7 +82,11 @@ def _is_whole(folder: Path, batch: int, parts: Sequence[str]) -> bool:
     if not all(path.exists() for path in files):
         return False
     try:
-        rows = len(pyarrow.parquet.read_table(_index(folder, batch)))
+        table = pyarrow.parquet.read_table(_index(folder, batch), page_checksum_verification=True)
+        rows, each = len(table), len(table) // len(names)  # several of an image
+        found = table["image"].to_pylist()
+        if "error" not in table.column_names or found != list(np.repeat(names, each)):
+            return False
         if "maps" not in parts:
             return True
         with np.load(_maps(folder, batch), allow_pickle=False) as file:
@@ -109,7 +115,8 @@ def write_index(
     types = {str: pa.string(), int: pa.int32(), float: pa.float32(), list: pa.list_(pa.float32())}
     schema = pa.schema([(name, types[kind]) for name, kind in kinds.items()])
     with whole_file(_index(folder, batch)) as file:
-        pyarrow.parquet.write_table(pa.table({**columns}, schema=schema), file)
+        table = pa.table({**columns}, schema=schema)
+        pyarrow.parquet.write_table(table, file, write_page_checksum=True)
 
 
 def read_index(folder: Path, batches: Sequence[int], columns: Sequence[str] | None = None) -> Any:
