@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from typing import Any
 
 import chex
 import jax
@@ -115,3 +116,45 @@ def test_what_is_missing_is_named():
         _evaluator()(case.variables, case.image, 1, inside=INSIDE[..., None])
     with pytest.raises(ValueError, match=r"inside=mask"):
         _evaluator({"energy": metrics.energy})(case.variables, case.image, 1)
+
+
+def test_each_method_is_asked_again_for_its_own_map():
+    case, again = plain(), {"coherency": metrics.coherency, "random_logit": metrics.random_logit}
+    together = jax.jit(_evaluator(again))(case.variables, case.image, 1).numbers
+    for name, method in METHODS.items():
+        alone = jax.jit(_evaluator(again, {name: method}))(case.variables, case.image, 1)
+        # Loose: another program adds in another order.
+        chex.assert_trees_all_close(together[name], alone.numbers[name], atol=1e-5)
+    assert together["grad_cam"]["coherency"] != together["layer_cam"]["coherency"]
+
+
+@pytest.mark.parametrize("library", ["torchcam", "captum", "xplique"])
+def test_maps_of_any_convention_are_judged_at_the_images_size_from_0_to_1(library):
+    case, seen = plain(), []
+
+    def look(trial):
+        seen.append(trial.heatmap.shape)
+        return jnp.stack([trial.heatmap.min(), trial.heatmap.max()])
+
+    convention = getattr(jaxcam.conventions, library)
+    evaluate = jax.jit(_evaluator({"ends": look}, convention=convention))
+    for numbers in evaluate(case.variables, case.image, 1).numbers.values():
+        np.testing.assert_allclose(numbers["ends"], [0, 1], atol=1e-6)
+    assert seen == [case.image.shape[:-1]]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"methods": ["grad_cam"]}, "no method in"),
+        ({"methods": {"a": None}}, "method is None; wanted a function"),
+        ({"metrics": {}}, "no metric in"),
+        ({"convention": None}, "convention is None; wanted one of jaxcam.conventions"),
+        ({"score_fn": "logit"}, "score_fn is 'logit'; wanted a function, such as jaxcam.logit"),
+    ],
+)
+def test_what_is_no_function_is_refused_at_the_door(given, message):
+    chosen = {"methods": METHODS, "metrics": CHEAP} | given
+    unchecked: Any = inspect.unwrap(jaxcam.evaluator)  # without the types that the tests check
+    with pytest.raises(ValueError, match=message):
+        unchecked(plain().apply_fn, plain().layer, **chosen)

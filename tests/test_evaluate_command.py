@@ -14,6 +14,7 @@ from test_pipeline import files_of, kill_once, start
 import jaxcam
 from jaxcam._src.cli.evaluate import FLOORS
 from jaxcam._src.demo.bundle import FOLDER
+from jaxcam._src.files import UsageError
 from jaxcam._src.pipeline.objects import Object, inside_of
 
 LAYER = ["--layer", "stage3"]
@@ -119,6 +120,7 @@ def test_layers_and_scores_are_compared(capsys, canvases, tmp_path):
     assert {"grad_cam of logit", "grad_cam of margin", "edges of margin"} <= {*summary["methods"]}
 
 
+@pytest.mark.thorough
 def test_an_evaluation_goes_on_after_every_kill(canvases, tmp_path):
     model = ["--model", "test_pipeline:slow_model", "--threads", 1, "--batch-size", 1]
     common = ["--images", canvases, *LAYER, "--metric", "drop", "--method", "grad_cam", *model]
@@ -143,6 +145,70 @@ def test_a_box_follows_what_preprocess_does():
     picture = Image.new("RGB", (12, 8), "grey")
     found = inside_of(Object(((2.0, 0.0, 6.0, 4.0),)), model, picture, FOLDER)
     np.testing.assert_array_equal(found, np.kron([[1, 0], [0, 0]], np.ones((2, 2))))
+
+
+def test_padding_is_outside_and_a_picture_that_is_standardised_is_refused():
+    def padded(picture):
+        return np.pad(np.asarray(picture, np.float32), ((2, 2), (0, 0), (0, 0)))
+
+    def standardised(picture):
+        values = np.asarray(picture, np.float32)
+        return (values - values.mean()) / values.std() if values.std() else 0 * values / 0
+
+    picture, box = Image.new("RGB", (12, 8), "grey"), Object(((2.0, 0.0, 6.0, 4.0),))
+    found = inside_of(box, jaxcam.Model(lambda _, x: x, None, padded, ["a"]), picture, FOLDER)
+    assert (found.shape, found.sum()) == ((12, 12), 16)
+    assert found[2:6, 2:6].all()
+    with np.errstate(invalid="ignore"), pytest.raises(UsageError, match="leave out the boxes or"):
+        inside_of(box, jaxcam.Model(lambda _, x: x, None, standardised, ["a"]), picture, FOLDER)
+    gone = Object(((11.2, 7.2, 11.6, 7.6),))
+    model = jaxcam.Model(lambda _, x: x, None, lambda p: padded(p)[:6], ["a"])
+    with pytest.raises(UsageError, match="preprocess leaves nothing of the object"):
+        inside_of(gone, model, picture, FOLDER)
+
+
+@pytest.mark.thorough
+def test_shares_wait_for_each_other_and_a_foreign_batch_is_done_again(capsys, canvases, tmp_path):
+    given = ["--images", canvases, *LAYER, "--metric", "complexity", "--method", "grad_cam"]
+    given += ["--batch-size", 3, "--out", tmp_path]
+    said = [run_command(capsys, "evaluate", *given, "--share", f"{i}/2")[1] for i in (0, 1)]
+    assert "other shares are not done" in said[0]
+    assert "summary.json" in said[1]
+    before = files_of(tmp_path)
+    first, second = sorted(tmp_path.glob("index/*.parquet"))
+    first.write_bytes(second.read_bytes())
+    said = run_command(capsys, "evaluate", *given)[1]
+    assert "6 images (3 were done before)" in said
+    assert files_of(tmp_path) == before
+
+
+def one_logit():
+    """A factory of a network with one logit."""
+    model = jaxcam.digits_relu()
+
+    def apply_fn(variables, image):
+        return model.apply_fn(variables, image)[:1]
+
+    return jaxcam.Model(apply_fn, model.variables, model.preprocess, ["zero"])
+
+
+def test_one_logit_has_no_softmax_probability(capsys, tmp_path):
+    model = ["--model", "test_evaluate_command:one_logit", *LAYER]
+    code, said, error = run_command(
+        capsys, "explain", FOLDER / "canvas1.png", *model, "--out", tmp_path / "maps"
+    )
+    assert code == 0, error
+    assert "zero has logit " in said
+    assert "%" not in said
+    run_command(capsys, "run", "--images", FOLDER, *model, "--out", tmp_path / "run")
+    assert {row["prediction_probability"] for row in _rows(tmp_path / "run")} == {None}
+    judged = ["--images", FOLDER, *model, "--judge", "binary_probability", "--out", tmp_path / "j"]
+    code, _, error = run_command(capsys, "evaluate", *judged, "--metric", "drop")
+    assert (code, "have not the same targets" in error) == (2, True)
+    both = [*judged, "--metric", "drop", "--method", "grad_cam", "--score", "binary_logit"]
+    code, _, error = run_command(capsys, "evaluate", *both)
+    assert code == 0, error
+    assert {row["target"] for row in _rows(tmp_path / "j")} == {0, 1}
 
 
 def test_a_mask_of_another_size_and_a_box_outside_are_skipped(capsys, tmp_path):

@@ -283,5 +283,59 @@ def test_a_metric_does_not_know_which_side_is_up(name):
         )
 
     plain, turned = measured(lambda x: x), measured(lambda x: x[::-1])
-    # ROAD adds noise by its place.
-    np.testing.assert_allclose(plain, turned, atol=1e-3 if "road" in name else 1e-5)
+    # ROAD, which ARCC has a part of, adds noise by its place.
+    np.testing.assert_allclose(
+        plain, turned, atol=1e-3 if "road" in name or name == "arcc" else 1e-5
+    )
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-12, 1e15])
+def test_correlations_do_not_know_the_unit_of_the_score(scale):
+    weights = RNG.uniform(size=GRID).astype(np.float32)
+    noisy = weights + RNG.uniform(size=GRID).astype(np.float32)
+    for metric in (metrics.faithfulness_correlation, metrics.infidelity):
+        one, other = (
+            _number(metric, trial(lambda x, s=s: (x[..., 0] * weights).sum() * s, heatmap=noisy))
+            for s in (np.float32(1), np.float32(scale))
+        )
+        np.testing.assert_allclose(one, other, rtol=1e-3)
+        assert abs(one) > 1e-3
+
+
+@pytest.mark.parametrize("alike", [metrics.pearson, metrics.spearman, metrics.top_overlap])
+def test_agreement_does_not_hide_a_nan_and_wants_one_shape(alike):
+    flawed = HEATMAP.at[0, 0].set(jnp.nan)
+    assert np.isnan(alike(flawed, HEATMAP))
+    assert np.isnan(alike(HEATMAP, jnp.full(GRID, jnp.nan)))
+    with pytest.raises(ValueError, match=r"wanted two of one shape"):
+        alike(HEATMAP, HEATMAP[0])
+
+
+def test_correlations_take_whole_numbers_and_have_a_derivative_where_all_is_even():
+    whole = jnp.arange(9).reshape(3, 3)
+    np.testing.assert_allclose(metrics.pearson(whole, 2 * whole), 1, rtol=1e-6)
+    slope = jax.grad(lambda m: metrics.pearson(m, whole))(jnp.ones((3, 3)))
+    np.testing.assert_array_equal(slope, 0)
+
+
+def test_a_masked_score_that_is_nan_is_no_increase():
+    broken = trial(lambda image: jnp.where(image.max() < 0.99, jnp.nan, 0.5) * 1.0)
+    assert np.isnan(metrics.increase(broken))
+    assert np.isnan(metrics.harmonic_mean(0.0, jnp.nan))
+
+
+def test_pixels_without_an_order():
+    np.testing.assert_allclose(metrics.tied(trial(heatmap=one_hot())), 48 / 49, rtol=1e-6)
+    assert metrics.tied(trial(heatmap=HEATMAP)) == 0
+
+
+def test_arcc_is_the_harmonic_mean_with_twice_road():
+    right = trial(lambda x: x[1:5, 2:6].mean().clip(0, 1), image=IMAGE)
+    shares = (0.2, 0.4, 0.6, 0.8)
+    parts = (
+        metrics.coherency(right),
+        1 - metrics.complexity(right),
+        (2 * metrics.road(right, shares=shares)).clip(0, 1),
+    )
+    wanted = metrics.harmonic_mean(*parts)
+    np.testing.assert_allclose(metrics.arcc(right), wanted, rtol=1e-5)

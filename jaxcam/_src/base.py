@@ -189,7 +189,7 @@ class Model:
       apply_fn: `(variables, image [H, W, C]) -> logits [classes]`.
       variables: what `apply_fn` takes first.
       preprocess: an RGB `PIL.Image.Image` of any size -> image `[H, W, C]`, always one shape.
-        `jaxcam run` calls it from several threads at once.
+        `jaxcam run` and `evaluate` call it from several threads at once.
       class_names: one name per logit.
       display: image `[H, W, C]` -> picture `[H, W, C]` in [0, 1] to lay the heatmap over.
         None stretches the image from its smallest to its largest value.

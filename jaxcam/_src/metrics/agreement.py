@@ -1,15 +1,15 @@
-"""How alike two maps are. All take maps `[*spatial]` of one shape and are symmetric."""
+"""How alike two maps are. All take two maps `[*spatial]` of one shape, and are symmetric."""
 
 import math
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from jaxcam._src.arithmetic import accumulated, length, quotient
 
 
-def pearson(a: Float[Array, "*size"], b: Float[Array, "*size"]) -> Float[Array, ""]:
+def pearson(a: ArrayLike, b: ArrayLike) -> Float[Array, ""]:
     """Pearson's correlation, in [-1, 1]. Two flat maps have 1, a flat one and another 0.
 
     Of maps of any scale; NaN where one of them holds NaN.
@@ -21,7 +21,7 @@ def pearson(a: Float[Array, "*size"], b: Float[Array, "*size"]) -> Float[Array, 
     return jnp.where(flat_a & flat_b, 1, jnp.where(flat_a | flat_b, 0, correlation))
 
 
-def spearman(a: Float[Array, "*size"], b: Float[Array, "*size"]) -> Float[Array, ""]:
+def spearman(a: ArrayLike, b: ArrayLike) -> Float[Array, ""]:
     """Spearman's rank correlation, in [-1, 1]; equal values share the mean of their ranks.
 
     NaN where one of the maps holds NaN.
@@ -30,9 +30,7 @@ def spearman(a: Float[Array, "*size"], b: Float[Array, "*size"]) -> Float[Array,
     return _unless_nan(pearson(_ranks(a), _ranks(b)), a, b)
 
 
-def top_overlap(
-    a: Float[Array, "*size"], b: Float[Array, "*size"], *, share: float = 0.2
-) -> Float[Array, ""]:
+def top_overlap(a: ArrayLike, b: ArrayLike, *, share: float = 0.2) -> Float[Array, ""]:
     """Intersection over union of the largest values of both maps, in [0, 1].
 
     Args:
@@ -53,7 +51,7 @@ def top_overlap(
     return _unless_nan((tops[0] & tops[1]).sum() / (tops[0] | tops[1]).sum(), a, b)
 
 
-def largest_difference(a: Float[Array, "*size"], b: Float[Array, "*size"]) -> Float[Array, ""]:
+def largest_difference(a: ArrayLike, b: ArrayLike) -> Float[Array, ""]:
     """The largest absolute difference at any position."""
     a, b = _alike(a, b)
     return abs(a - b).max()
