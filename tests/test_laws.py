@@ -40,8 +40,8 @@ def _each(is_kept):
     return pytest.mark.parametrize(("case", "name"), cases, indirect=["case"])
 
 
-every_method = _each(METHODS.__contains__)
-few_methods = _each(ONE_OF_EACH.__contains__)
+of_every_method = _each(METHODS.__contains__)
+of_one_of_each = _each(ONE_OF_EACH.__contains__)  # the others with the thorough tests
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_head_of_activations_is_the_model(case):
         assert not np.allclose(head(jnp.zeros_like(activations)), logits, rtol=1e-3)
 
 
-@few_methods
+@of_one_of_each
 def test_eager_jit_and_vmap_agree(case, name):
     explain = jaxcam.explainer(case.apply_fn, case.layer, METHODS[name])
     images, targets = jnp.stack([image(0), image(1)]), jnp.array([3, 0])
@@ -73,7 +73,7 @@ def test_eager_jit_and_vmap_agree(case, name):
         chex.assert_trees_all_close(_stack(eager), other, rtol=1e-4, atol=1e-5)
 
 
-@every_method
+@of_every_method
 def test_heatmap_is_in_range_and_not_flat(case, name):
     explain = jax.jit(jaxcam.explainer(case.apply_fn, case.layer, METHODS[name]))
     explanation = explain(case.variables, case.image, 1)
@@ -85,7 +85,7 @@ def test_heatmap_is_in_range_and_not_flat(case, name):
     chex.assert_tree_all_finite(explanation)
 
 
-@few_methods
+@of_one_of_each
 def test_one_trace_serves_all_targets(case, name):
     chex.clear_trace_counter()
     explain = jaxcam.explainer(case.apply_fn, case.layer, METHODS[name])
@@ -103,7 +103,7 @@ def test_no_target_means_the_top_class(case):
     chex.assert_trees_all_close(explanation, explain(case.variables, case.image, top))
 
 
-@few_methods
+@of_one_of_each
 def test_a_map_can_sit_in_a_loss(case, name):
     def loss(variables, x):
         explanation = jaxcam.explainer(case.apply_fn, case.layer, METHODS[name])(variables, x, 2)

@@ -85,7 +85,7 @@ def _explained(group, variables, image, target):
 
 
 GROUPS = {
-    "one of each": [*ONE_OF_EACH, "uniform"],
+    "one of each": [*ONE_OF_EACH, "uniform"],  # the map of SPREAD where all scores are equal
     "the others": [name for name in cli.METHODS if name not in ONE_OF_EACH],
 }
 each_group = pytest.mark.parametrize("group", rest_is_thorough(GROUPS))

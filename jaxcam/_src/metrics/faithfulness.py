@@ -20,7 +20,7 @@ def drop(trial: Trial) -> Float[Array, ""]:
     """Average Drop: the share of the score that the masked image loses, in [0, 1]; lower is better.
 
     `max(0, y - o) / y`, with the score `y` of the image and `o` of the image times its heatmap
-    (Chattopadhay et al. 2018, section 4.1, https://arxiv.org/abs/1710.11063). 0 where `y` is 0; of
+    (Chattopadhay et al. 2018, https://arxiv.org/abs/1710.11063). 0 where `y` is 0; of
     a score that may be negative, such as a logit, it means nothing.
     """
     lost = jax.nn.relu(trial.score - trial.masked_score)
@@ -40,7 +40,7 @@ def increase(trial: Trial) -> Float[Array, ""]:
 def gain(trial: Trial) -> Float[Array, ""]:
     """Average Gain: the share of the missing probability that the masked image gains, in [0, 1].
 
-    `max(0, o - y) / (1 - y)` (Zhang et al. 2024, Opti-CAM, section 4.1,
+    `max(0, o - y) / (1 - y)` (Zhang et al. 2024, Opti-CAM,
     https://arxiv.org/abs/2301.07002). 0 where the probability `y` is 1.
     """
     won = jax.nn.relu(trial.masked_score - trial.score)
@@ -69,7 +69,7 @@ def complexity(trial: Trial) -> Float[Array, ""]:
 def adcc(trial: Trial) -> Float[Array, ""]:
     """The harmonic mean of coherency, 1 - complexity and 1 - drop, in [0, 1]; higher is better.
 
-    Poppi et al. 2021, equation 5, https://arxiv.org/abs/2104.10252. 0 where one of the three is.
+    Poppi et al. 2021, https://arxiv.org/abs/2104.10252. 0 where one of the three is.
     Published tables print that of the means over a data set, which is higher: make it by
     `jaxcam.metrics.harmonic_mean` of these.
     """

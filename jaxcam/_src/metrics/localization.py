@@ -14,7 +14,7 @@ def energy_inside(
 ) -> Float[Array, ""]:
     """The share of the heatmap's sum that lies inside a region: the energy pointing game.
 
-    Wang et al. 2020, section 4.3, https://arxiv.org/abs/1910.01279. A heatmap of ones scores the
+    Wang et al. 2020, https://arxiv.org/abs/1910.01279. A heatmap of ones scores the
     region's share of the image: print it beside, as the floor.
 
     Args:
@@ -36,7 +36,7 @@ def energy(trial: Trial) -> Float[Array, ""]:
 def pointing(trial: Trial, *, tolerance: float = 15.0) -> Float[Array, ""]:
     """The pointing game: 1 where the map's largest value lies on or near the object, else 0.
 
-    Zhang et al. 2018, section 5.1, https://arxiv.org/abs/1608.00507. Of several largest values
+    Zhang et al. 2018, https://arxiv.org/abs/1608.00507. Of several largest values
     that which comes first; a map of zeros points nowhere.
 
     Args:
@@ -55,7 +55,7 @@ def pointing(trial: Trial, *, tolerance: float = 15.0) -> Float[Array, ""]:
 def relevance_rank(trial: Trial) -> Float[Array, ""]:
     """The share of the object among as many of the map's largest values as it has pixels.
 
-    Arras et al. 2022, section 3.2, https://arxiv.org/abs/2003.07258. In [0, 1], higher is better;
+    Arras et al. 2022, https://arxiv.org/abs/2003.07258. In [0, 1], higher is better;
     0 where there is no object. Equal values come in a random order.
     """
     size = trial.object.sum()
@@ -67,7 +67,7 @@ def overlap(trial: Trial, *, threshold: float = 0.15) -> Float[Array, ""]:
     """Intersection over union of the object and the map above a share of its largest value.
 
     In [0, 1], higher is better; 0 for a map of zeros. The share is that of Grad-CAM's boxes
-    (Selvaraju et al. 2017, section 4.1, https://arxiv.org/abs/1610.02391).
+    (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391).
     """
     values = trial.heatmap
     shown = (values >= threshold * values.max()) & (values > 0)

@@ -28,7 +28,7 @@ def deletion(
 ) -> Float[Array, ""]:
     """Deletion: the area under the score while pixels are removed, most important first.
 
-    Lower is better (Petsiuk et al. 2018, section 3.3, https://arxiv.org/abs/1806.07421).
+    Lower is better (Petsiuk et al. 2018, https://arxiv.org/abs/1806.07421).
 
     Args:
       trial: whose map gives the order; equal values follow a random one.

@@ -23,7 +23,7 @@ def gini(trial: Trial) -> Float[Array, ""]:
     """The Gini index of the heatmap, in [0, 1): 0 if all is even, higher if few pixels have it all.
 
     `sum_i (2 i - n - 1) M_(i) / (n sum M)` over the values in ascending order (Chalasani et al.
-    2020, section 4.1, https://arxiv.org/abs/1810.06583). 0 for a heatmap of zeros.
+    2020, https://arxiv.org/abs/1810.06583). 0 for a heatmap of zeros.
     """
     values = jnp.sort(accumulated(trial.heatmap).reshape(-1))
     n = values.size
