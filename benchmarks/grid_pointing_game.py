@@ -102,19 +102,13 @@ def _check_finite(name: str, explain, images: np.ndarray, labels: np.ndarray) ->
 
 def _shares(name: str, explain, images: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
     """The share of each map in its cell, `[grids, 4]`; the same grids for every method."""
-    draw = np.random.default_rng(0)
     shares = []
-    for _ in range(count):
-        classes = draw.choice(np.unique(labels), 4, replace=False)
-        chosen = [draw.choice(np.flatnonzero(labels == c)) for c in classes]
-        rows = [np.concatenate(images[chosen[i : i + 2]], axis=1) for i in (0, 2)]
-        cams = np.asarray(explain(np.concatenate(rows), jnp.asarray(classes)).cam)
+    for chosen in jaxcam.metrics.draw_grids(labels, count=count):
+        cams = explain(jaxcam.metrics.mosaic(images[chosen]), jnp.asarray(labels[chosen])).cam
         if name == "recipro_cam":  # scores, of which the paper takes the lowest off
             cams = cams - cams.min(axis=(1, 2), keepdims=True)
-        cells = np.maximum(cams, 0).reshape(4, 2, cams.shape[1] // 2, 2, -1).sum(axis=(2, 4))
-        total = cells.sum(axis=(1, 2))
-        own = cells.reshape(4, 4)[np.arange(4), np.arange(4)]
-        shares.append(np.divide(own, total, out=np.full(4, 0.25), where=total > 0))
+        cells = jax.vmap(jaxcam.metrics.cell_shares)(cams)
+        shares.append(np.asarray(cells)[np.arange(4), np.arange(4)])
     return np.array(shares)
 
 
