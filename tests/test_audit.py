@@ -107,6 +107,7 @@ def test_a_broken_network_has_no_verdict():
     assert jaxcam.verdict(found) == "There is no verdict: the derivatives are not finite."
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("layer", ["stage3", "stage3/conv2"])
 def test_the_bundled_networks(layer):
     canvas = jaxcam.load_canvases().images[0]

@@ -47,6 +47,7 @@ def test_numbers_are_those_of_the_maps_that_explainers_make():
         assert found.flat[name] == explanation.flat
 
 
+@pytest.mark.thorough
 def test_all_metrics_under_vmap_are_those_of_each_image():
     case = plain()
     measures = {name: _quick(getattr(metrics, name)) for name in MEASURES}

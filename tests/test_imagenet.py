@@ -64,6 +64,7 @@ def explain_all(model: jaxcam.Model, method, images: jax.Array) -> jaxcam.Explan
     return jax.jit(partial(jax.lax.map, partial(explain, model.variables)))(images)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("layer", ["conv1", "conv_dw_6", mobilenet.LAYER])
 def test_head_of_activations_is_the_model(model, photographs, logits, layer):
     @jax.jit

@@ -189,6 +189,7 @@ def kill_once(process, is_time):
     assert process.returncode == -signal.SIGKILL  # it had not ended by itself
 
 
+@pytest.mark.thorough
 def test_a_run_goes_on_after_every_kill_and_repeats_nothing(canvases, tmp_path):
     model = ["--model", "test_pipeline:slow_model", "--threads", 1, "--batch-size", 2]
     common = ["--images", canvases, *LAYER, *model]

@@ -30,6 +30,7 @@ def test_every_block_is_of_a_kind_that_is_tested():
     assert {kind for kind, _ in BLOCKS} == {"bash", "python", "bibtex"}
 
 
+@pytest.mark.thorough
 def test_python_blocks_run_in_order(capsys):
     namespace = {}
     with jax_defaults():
@@ -67,6 +68,7 @@ def folder_of_a_user(tmp_path, monkeypatch):
     sys.modules.pop("my_network", None)
 
 
+@pytest.mark.thorough
 def test_commands_run(folder_of_a_user, capsys):
     lines = [line for block in _blocks("bash") for line in block.splitlines() if "pip" not in line]
     assert len(lines) == 7

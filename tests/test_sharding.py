@@ -37,6 +37,7 @@ def _answer(process):
     return json.loads(printed.splitlines()[-1])
 
 
+@pytest.mark.thorough
 def test_eight_devices_give_the_numbers_of_one_for_an_eighth_of_the_work():
     found = _answer(_start(8))
     for case in (*AN_EIGHTH, *IN_CHUNKS):
