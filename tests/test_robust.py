@@ -166,7 +166,7 @@ def test_a_process_may_fork_between_the_import_and_the_first_map():
     np.testing.assert_allclose(json.loads(done.stdout), processes.explained())
 
 
-@pytest.mark.parametrize("name", thorough_but(cli.METHODS, ONE_OF_EACH.__contains__))
+@pytest.mark.parametrize("name", thorough_but(cli.METHODS, ONE_OF_EACH[:2].__contains__))
 def test_no_tracer_leaks_and_x64_widens_nothing(name):
     with jax.checking_leaks(), jax.enable_x64(True):
         found = jax.eval_shape(_explainer(name), *CASES["sound"])
