@@ -107,6 +107,7 @@ Work: TypeAlias = Callable[[Sequence[int]], Iterable[int]]
 def go_through(
     options: argparse.Namespace,
     job: Job,
+    own_share: tuple[int, int],
     settings: Mapping[str, Any],
     parts: Sequence[str],
     work: Work,
@@ -116,8 +117,9 @@ def go_through(
     """Does what is left of this process's share under a progress bar, and says what was skipped.
 
     Args:
-      options: with `out`, a folder that can be written to, `images` and `share`.
+      options: with `out` and `images`.
       job: of which batches.
+      own_share: what `share` returned, before anything else asked JAX for its devices.
       settings: of the run.
       parts: the folders of its files.
       work: does these batches, and yields how many images each had.
@@ -126,7 +128,7 @@ def go_through(
     Returns:
       1 where images were skipped.
     """
-    index, shares = share(options.share)
+    index, shares = own_share
     folder = files.writable_folder(options.out)
     say_columns(options, job.images)
     store.begin(folder, settings, f"{index}-of-{shares}", parts=parts)

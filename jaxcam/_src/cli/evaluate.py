@@ -78,6 +78,7 @@ class _Choice(NamedTuple):
 def run(options: argparse.Namespace) -> int:
     """Judges maps of images, and writes numbers, a summary and a figure."""
     batches.check_packages("evaluate")
+    own_share = batches.share(options.share)  # first, since a cluster is joined before all else
     model = load_model(options.model)
     images = _images(options, model)
     choice = _choice(options, model, images)
@@ -89,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
     def work(left: Sequence[int]) -> Iterator[int]:
         return evaluated(job, left, options.out, options.threads, [*choice.methods], kinds)
 
-    code = batches.go_through(options, job, settings, PARTS, work, done="judged")
+    code = batches.go_through(options, job, own_share, settings, PARTS, work, done="judged")
     if store.unfinished(options.out, {i: job.names(i) for i in range(job.batches)}, parts=PARTS):
         say("other shares are not done; the last of them writes the summary")
     else:

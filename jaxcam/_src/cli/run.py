@@ -19,13 +19,14 @@ _SETTINGS = ("model", "layer", "occurrence", "method", "seed", "target", "batch_
 def run(options: argparse.Namespace) -> int:
     """Explains images and writes maps and an index. Returns 1 where images were skipped."""
     batches.check_packages("run")
+    own_share = batches.share(options.share)  # first, since a cluster is joined before all else
     job = _job(options, load_model(options.model))
     settings = batches.settings_of(options, _SETTINGS, job.images)
 
     def work(left: Sequence[int]) -> Iterator[int]:
         return explained(job, left, options.out, options.threads)
 
-    return batches.go_through(options, job, settings, PARTS, work, done="explained")
+    return batches.go_through(options, job, own_share, settings, PARTS, work, done="explained")
 
 
 def _job(options: argparse.Namespace, model: Model) -> Job:
