@@ -89,7 +89,7 @@ from jaxcam._src.weights.curvature import (
     grad_cam_plus_plus,
     identity,
 )
-from jaxcam._src.weights.floors import centre, edges
+from jaxcam._src.weights.floors import centred_gaussian, edge_map
 from jaxcam._src.weights.gradient import (
     cam,
     counterfactual_grad_cam,
@@ -136,7 +136,7 @@ __all__ = [
     "blurred",
     "cam",
     "cascade",
-    "centre",
+    "centred_gaussian",
     "closed_form",
     "combine",
     "compiler_options",
@@ -145,7 +145,7 @@ __all__ = [
     "derivatives",
     "digits_relu",
     "digits_silu",
-    "edges",
+    "edge_map",
     "eigen_cam",
     "eigen_grad_cam",
     "elementwise_grad_cam",

@@ -53,13 +53,13 @@ def test_a_map_of_the_model_changes_and_one_of_the_image_does_not():
     case = plain()
     image = jnp.asarray(np.random.default_rng(0).normal(size=(24, 20, 3)), jnp.float32)
     similar = {}
-    for method in (jaxcam.grad_cam, jaxcam.edges):
+    for method in (jaxcam.grad_cam, jaxcam.edge_map):
         explain = jax.jit(jaxcam.explainer(case.apply_fn, case.layer, method))
         similar[method.__name__] = jaxcam.cascade(
             case.apply_fn, explain, case.variables, image, key=jax.random.key(0)
         )
-    assert [*similar["edges"]] == LAYERS["plain"]
-    np.testing.assert_allclose([*similar["edges"].values()], 1, rtol=1e-6)
+    assert [*similar["edge_map"]] == LAYERS["plain"]
+    np.testing.assert_allclose([*similar["edge_map"].values()], 1, rtol=1e-6)
     assert max(similar["grad_cam"].values()) < 0.9
 
 

@@ -110,6 +110,10 @@ def _with_a_sink(x):
     return e / (1 + e.sum())
 
 
+def _another_shift(x):
+    return jnp.exp(x - jnp.log(jnp.exp(x - x.max()).sum()))
+
+
 def _another_sum(x):
     return jnp.exp(x - jnp.log(jnp.exp(2 * x).sum()))
 
@@ -122,6 +126,7 @@ def _another_sum(x):
         _attention_like,
         _with_a_sink,
         _another_sum,
+        _another_shift,
         jnp.tanh,
         lambda z: 1 / (1 + jnp.exp(-z)),
         lambda z: jnp.exp(z - 1),

@@ -89,7 +89,7 @@ def test_the_summary_is_that_of_the_rows(evaluated):
     energy = summary["metrics"]["energy"]
     assert energy["higher_is_better"]
     assert energy["rank"] is None  # of six images
-    (pair,) = (p for p in energy["pairs"] if {p["method"], p["other"]} == {"layer_cam", "edges"})
+    (pair,) = (p for p in energy["pairs"] if {p["method"], p["other"]} == {"layer_cam", "edge_map"})
     assert (pair["method"], pair["wins"]) == ("layer_cam", 1)
     assert pair["difference"]["low"] > 0
     (curve,) = summary["curves"].values()
@@ -117,7 +117,9 @@ def test_layers_and_scores_are_compared(capsys, canvases, tmp_path):
     assert code == 0, error
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert len(summary["methods"]) == 2 * (1 + len(FLOORS))
-    assert {"grad_cam of logit", "grad_cam of margin", "edges of margin"} <= {*summary["methods"]}
+    assert {"grad_cam of logit", "grad_cam of margin", "edge_map of margin"} <= {
+        *summary["methods"]
+    }
 
 
 @pytest.mark.thorough

@@ -91,6 +91,8 @@ def test_a_mosaic_and_its_cells():
     np.testing.assert_array_equal(whole[::3, ::2, 0], [[0, 1], [2, 3]])
     np.testing.assert_allclose(metrics.cell_shares(whole[..., 0] - 1), [0, 0, 1 / 3, 2 / 3])
     np.testing.assert_allclose(metrics.cell_shares(-whole[..., 0]), 1 / 4)
+    with pytest.raises(ValueError, match="3 images make no square"):
+        metrics.mosaic(images[:3])
     with pytest.raises(ValueError, match="a map of 5 x 4 has no cells"):
         metrics.cell_shares(jnp.ones((5, 4)))
 
@@ -113,7 +115,7 @@ def _floor(method, image, size=(4, 6)):
 
 
 def test_the_centre_is_largest_in_the_middle_and_even_on_both_sides():
-    found = np.asarray(_floor(jaxcam.centre, jnp.ones((8, 12, 3)), (5, 7)))
+    found = np.asarray(_floor(jaxcam.centred_gaussian, jnp.ones((8, 12, 3)), (5, 7)))
     assert found.shape == (5, 7)
     assert found.argmax() == 17
     np.testing.assert_allclose(found, found[::-1, ::-1], rtol=1e-6)
@@ -124,7 +126,7 @@ def test_the_centre_is_largest_in_the_middle_and_even_on_both_sides():
 
 def test_edges_are_where_the_image_changes():
     image = jnp.zeros((8, 12, 3)).at[:, 6:].set(1)
-    found = np.asarray(_floor(jaxcam.edges, image))
+    found = np.asarray(_floor(jaxcam.edge_map, image))
     assert found.shape == (4, 6)
     np.testing.assert_allclose(found.sum(0) > 0.1, [False, False, True, True, False, False])
-    assert not _floor(jaxcam.edges, jnp.ones((8, 12, 3))).any()
+    assert not _floor(jaxcam.edge_map, jnp.ones((8, 12, 3))).any()

@@ -30,10 +30,12 @@ from jaxcam._src.pipeline.evaluations import (
 )
 from jaxcam._src.pipeline.listing import Listing
 from jaxcam._src.weights.activation import random_cam, uniform
-from jaxcam._src.weights.floors import centre, edges
+from jaxcam._src.weights.floors import centred_gaussian, edge_map
 
 Method = Callable[..., Any]
-FLOORS: dict[str, Method] = {f.__name__: f for f in (uniform, random_cam, centre, edges)}
+FLOORS: dict[str, Method] = {
+    f.__name__: f for f in (uniform, random_cam, centred_gaussian, edge_map)
+}
 OFTEN = ["grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam"]
 SCORES: dict[str, ScoreFn] = {
     f.__name__: f

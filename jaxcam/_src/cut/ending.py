@@ -95,8 +95,8 @@ def _squashed(eqn: Any, makers: dict[Any, Any]) -> tuple[str, Any] | None:
     kind = eqn.primitive.name
     if kind == "logistic":
         return "sigmoid", eqn.invars[0]
-    if kind in ("div", "exp"):
-        logits = (_softened if kind == "div" else _exponential)(eqn, makers)
+    if kind in _SOFTMAXES:
+        logits = _SOFTMAXES[kind](eqn, makers)
         return ("softmax", logits) if logits is not None else None
     if kind in CALLS or kind == "custom_jvp_call":
         body = next(programs_in(eqn))
@@ -118,8 +118,8 @@ def _softened(eqn: Any, makers: dict[Any, Any]) -> Any:
     return _unshifted(exp.invars[0], makers)
 
 
-def _exponential(eqn: Any, makers: dict[Any, Any]) -> Any:
-    """The `x` of `exp(x - log(sum(exp(x))))`, shifted or not: of a log-softmax."""
+def _unlogged(eqn: Any, makers: dict[Any, Any]) -> Any:
+    """The `x` of `exp(y - log(sum(exp(y))))` with `y = x` or `x - m`: of a log-softmax."""
     less = _maker(eqn.invars[0], makers)
     if less is None or less.primitive.name != "sub":
         return None
@@ -127,10 +127,12 @@ def _exponential(eqn: Any, makers: dict[Any, Any]) -> Any:
     log = _origin(subtracted, makers, "log")
     total = log and _origin(log.invars[0], makers, "reduce_sum")
     exp = total and _maker(total.invars[0], makers)
-    if exp is None or exp.primitive.name != "exp":
+    if exp is None or exp.primitive.name != "exp" or exp.invars[0] is not power:
         return None
-    logits = _unshifted(power, makers)
-    return logits if logits is _unshifted(exp.invars[0], makers) else None
+    return _unshifted(power, makers)
+
+
+_SOFTMAXES = {"div": _softened, "exp": _unlogged}  # by the equation that they end in
 
 
 def _unshifted(power: Any, makers: dict[Any, Any]) -> Any:

@@ -1,9 +1,10 @@
 """Many methods and many metrics on one image: what they share is computed once."""
 
 import functools
+import itertools
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,8 @@ from jaxcam._src.explain import tap
 from jaxcam._src.maps import flatness, is_flat, sound, unit_range, upsample
 from jaxcam._src.metrics.trial import MetricFn, Trial
 from jaxcam._src.scores import logit, probability
+
+Show: TypeAlias = Callable[[Tap], tuple[Array, Array]]  # the heatmap, and why it is flat
 
 
 class Evaluation(NamedTuple):
@@ -82,13 +85,9 @@ def evaluator(
         as `explain` does, and where a metric needs to know where the object is.
     """
     check_apply_fn(apply_fn)
-    for kind, given in {"method": methods, "metric": metrics}.items():
-        if not isinstance(given, Mapping) or not given:
-            raise ValueError(
-                f"evaluator got no {kind} in {given!r:.80}; give a mapping from names to functions"
-            )
-    for method in methods.values():
-        check_explained_by(method, score_fn, convention)
+    _check_named(methods, metrics)
+    for method, score in itertools.product(methods.values(), (score_fn, judge_fn)):
+        check_explained_by(method, score, convention)
     score_fn = convention.variant(score_fn)
     shows = {
         name: functools.partial(_shown, convention.variant(method), convention)
@@ -105,42 +104,76 @@ def evaluator(
     ) -> Evaluation:
         tap_of = functools.partial(tap, apply_fn, layer, variables, score_fn=score_fn)
         explained = tap_of(image, target)
-        again = functools.partial(tap_of, explained.image)
-        found = {name: show(explained) for name, show in shows.items()}
-        trial_of = functools.partial(
-            Trial,
-            image=explained.image,
-            logits=explained.logits,
-            target=explained.target,
-            score=judge_fn(explained.logits, explained.target),
-            score_image=explained.at_score(judge_fn).score_image,
-            key=jax.random.key(0) if key is None else key,
-            inside=_checked(inside, explained.image.shape[:-1]),
-        )
-
-        def measured(which: Array, heatmap: Array) -> dict[str, Any]:
-            trial = trial_of(
-                heatmap=heatmap,
-                heatmap_of=lambda image: _shown_by(shows, which, explained.at_image(image)),
-                heatmap_for=lambda target: _shown_by(shows, which, again(target)),
-            )
-            return _numbers(metrics, trial)
-
-        # One method after the other, so that each metric is in the program once for all of them.
-        heatmaps = jnp.stack([heatmap for heatmap, _ in found.values()])
-        each = jax.lax.map(lambda pair: measured(*pair), (jnp.arange(len(shows)), heatmaps))
-        numbers = {name: jax.tree.map(operator.itemgetter(i), each) for i, name in enumerate(shows)}
-        flat = {name: reason for name, (_, reason) in found.items()}
         score = judge_fn(explained.logits, explained.target)
+        trial_of = _trial_of(explained, judge_fn, score, key, inside)
+        found = {name: show(explained) for name, show in shows.items()}
+        numbers = _measured(shows, metrics, trial_of, found, explained, tap_of)
+        flat = {name: reason for name, (_, reason) in found.items()}
         return Evaluation(numbers, flat, explained.target, score)
 
     return evaluate
 
 
-def _shown_by(shows: Mapping[str, Callable[..., Any]], which: Array, seen: Tap) -> Array:
+def _check_named(methods: Any, metrics: Any) -> None:
+    for kind, given in {"method": methods, "metric": metrics}.items():
+        if not isinstance(given, Mapping) or not given:
+            raise ValueError(
+                f"evaluator got no {kind} in {given!r:.80}; give a mapping from names to functions"
+            )
+
+
+def _trial_of(
+    explained: Tap, judge_fn: ScoreFn, score: Array, key: Key | None, inside: ArrayLike | None
+) -> Callable[..., Trial]:
+    """A trial of the image, but for its heatmap and the functions that make it again."""
+    return functools.partial(
+        Trial,
+        image=explained.image,
+        logits=explained.logits,
+        target=explained.target,
+        score=score,
+        score_image=explained.at_score(judge_fn).score_image,
+        key=jax.random.key(0) if key is None else key,
+        inside=_checked(inside, explained.image.shape[:-1]),
+    )
+
+
+def _measured(
+    shows: Mapping[str, Show],
+    metrics: Mapping[str, MetricFn],
+    trial_of: Callable[..., Trial],
+    found: Mapping[str, tuple[Array, Array]],
+    explained: Tap,
+    tap_of: Callable[[Any, Any], Tap],
+) -> dict[str, dict[str, Any]]:
+    """The numbers of each method, one after the other: so each metric is in the program once.
+
+    Args:
+      shows: what makes the heatmap of a tap, for each method.
+      metrics: by name.
+      trial_of: a trial of a heatmap, and of the functions that make it again.
+      found: the heatmap of each method, and why it is flat.
+      explained: the tap of the image.
+      tap_of: image and target -> their tap.
+    """
+
+    def of_one(which: Array, heatmap: Array) -> dict[str, Any]:
+        trial = trial_of(
+            heatmap=heatmap,
+            heatmap_of=lambda image: _shown_by(shows, which, explained.at_image(image)),
+            heatmap_for=lambda target: _shown_by(shows, which, tap_of(explained.image, target)),
+        )
+        return _numbers(metrics, trial)
+
+    heatmaps = jnp.stack([heatmap for heatmap, _ in found.values()])
+    each = jax.lax.map(lambda pair: of_one(*pair), (jnp.arange(len(shows)), heatmaps))
+    return {name: jax.tree.map(operator.itemgetter(i), each) for i, name in enumerate(shows)}
+
+
+def _shown_by(shows: Mapping[str, Show], which: Array, seen: Tap) -> Array:
     """The heatmap of a tap by one of the methods; the others do not run."""
 
-    def heatmap(show: Callable[..., Any]) -> Array:
+    def heatmap(show: Show) -> Array:
         return show(seen)[0]
 
     return jax.lax.switch(which, [functools.partial(heatmap, show) for show in shows.values()])

@@ -27,7 +27,7 @@ def cascade(
     The entries of each layer's arrays are permuted, from the layer that the model uses last to that
     which it uses first, each on top of those before (Adebayo et al. 2018,
     https://arxiv.org/abs/1810.03292; they draw new weights). A map that stays alike to the end
-    shows the image and not the model, as the floor `edges` does.
+    shows the image and not the model, as the floor `edge_map` does.
 
     Args:
       apply_fn: `(variables, image) -> logits`, whose program says in which order layers are used.

@@ -1,15 +1,16 @@
-"""What an evaluation of many images says: a summary, tables for a terminal, and a figure."""
+"""What an evaluation of many images says: a summary, and tables for a terminal."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from jaxcam._src.evaluation import statistics
+from jaxcam._src.evaluation.figure import OF_MEANS, draw, heading
 from jaxcam._src.evaluation.measures import MEASURES
 from jaxcam._src.evaluation.statistics import Interval
 from jaxcam._src.files import whole_file
@@ -18,8 +19,6 @@ from jaxcam._src.names import printable
 
 _CELL = 14  # characters of a number with its interval, and what parts it from the next
 _FEWEST = 10  # images that tell methods apart: an interval of fewer is too narrow
-_OF_MEANS = "adcc of means"
-_LATIN = 255  # the last character that the figure's font surely has
 
 
 class Numbers(NamedTuple):
@@ -92,7 +91,7 @@ def summary(numbers: Numbers, judge: str) -> dict[str, Any]:
     """All of it as JSON takes it: `["methods"][method][metric]` has a mean, a low and a high."""
     intervals = {name: statistics.interval(values) for name, values in numbers.values.items()}
     if {"coherency", "complexity", "drop"} <= numbers.values.keys():
-        intervals[_OF_MEANS] = _adcc_of_means(numbers)
+        intervals[OF_MEANS] = _adcc_of_means(numbers)
     return {
         "images": numbers.images,
         "decided": _decided(judge),
@@ -172,7 +171,7 @@ def tables(found: Mapping[str, Any], width: int) -> list[Table]:
     made = []
     for start in range(0, len(metrics), beside):
         part = metrics[start : start + beside]
-        table = Table("method", *(_heading(found, name) for name in part), box=SIMPLE_HEAD)
+        table = Table("method", *(heading(found, name) for name in part), box=SIMPLE_HEAD)
         for label in methods:
             table.add_row(printable(label), *(_cell(found, name, label) for name in part))
         made.append(table)
@@ -189,12 +188,6 @@ def legend(found: Mapping[str, Any]) -> str:
     )
 
 
-def _heading(found: Mapping[str, Any], name: str) -> str:
-    way = found["metrics"].get("adcc" if name == _OF_MEANS else name)
-    sign = "" if way is None else (" +" if way["higher_is_better"] else " -")
-    return name.replace("_", " ") + sign
-
-
 def _cell(found: Mapping[str, Any], name: str, label: str) -> str:
     number = found["methods"][label][name]
     text = f"{number['mean']:.3f}±{(number['high'] - number['low']) / 2:.3f}"
@@ -207,52 +200,4 @@ def write(found: Mapping[str, Any], folder: Path) -> None:
     with whole_file(folder / "summary.json") as file:
         file.write(json.dumps(found, indent=1).encode())
     with whole_file(folder / "evaluation.png") as file:
-        _draw(found, file)
-
-
-def _draw(found: Mapping[str, Any], file: IO[bytes]) -> None:
-    """Each metric with the intervals of all methods, and the curves; the floors are grey."""
-    from matplotlib.figure import Figure
-
-    labels, curves = [*found["methods"]], found["curves"]
-    metrics = [*next(iter(found["methods"].values()))]
-    panels = len(metrics) + len(curves)
-    columns = min(4, panels)
-    rows = -(-panels // columns)
-    high = max(2.0, 0.19 * len(labels) + 0.8)
-    figure = Figure(figsize=(3.4 * columns + 1.5, high * rows), dpi=110, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    shown = iter(axes.flat)
-    colours = _colours(len(labels), len(found["floors"]))
-    for number, (name, axis) in enumerate(zip(metrics, shown, strict=False)):
-        numbers = [found["methods"][label][name] for label in labels]
-        _draw_intervals(axis, numbers, colours)
-        axis.set_title(_heading(found, name), fontsize=9)
-        told = labels if number % columns == 0 else [""] * len(labels)
-        texts = [printable(label, _LATIN) for label in told]
-        axis.set_yticks(range(len(labels)), texts, fontsize=7, parse_math=False)
-    for name, axis in zip(curves, shown, strict=False):
-        for label, colour in zip(labels, colours, strict=True):
-            points = curves[name][label]
-            axis.plot(np.linspace(0, 1, len(points)), points, color=colour, linewidth=1)
-        axis.set_title(f"{name}: score by share of pixels", fontsize=9)
-        axis.tick_params(labelsize=7)
-    for axis in shown:
-        axis.set_axis_off()
-    figure.savefig(file, format="png")
-
-
-def _colours(count: int, floors: int) -> list[Any]:
-    from matplotlib import colormaps
-
-    return [*colormaps["viridis"](np.linspace(0, 0.92, count - floors)), *["0.7"] * floors]
-
-
-def _draw_intervals(axis: Any, numbers: Sequence[Mapping[str, float]], colours: list[Any]) -> None:
-    low, mean, high = (np.array([x[end] for x in numbers]) for end in ("low", "mean", "high"))
-    places = range(len(numbers))
-    axis.hlines(places, low, high, colors=colours, linewidth=2)
-    axis.scatter(mean, places, c=colours, s=14)
-    axis.tick_params(axis="x", labelsize=7)
-    axis.invert_yaxis()
-    axis.grid(axis="x", alpha=0.3)
+        draw(found, file)

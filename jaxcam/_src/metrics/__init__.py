@@ -11,7 +11,7 @@ Decided for all of them:
 - flat maps: kept, as 0 everywhere. A correlation of a flat map and another is 0, of two flat
   maps 1.
 - what is not finite: `evaluator` gives NaN for every number of a map that is NaN.
-- floors: read each number beside that of `uniform` and `random_cam`.
+- floors: read each number beside that of `uniform`, `random_cam`, `centred_gaussian`, `edge_map`.
 """
 
 from jaxcam._src.metrics.agreement import largest_difference, pearson, spearman, top_overlap

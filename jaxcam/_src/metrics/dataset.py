@@ -85,7 +85,7 @@ def pixel_average_precision(
 
     Args:
       heatmaps: in [0, 1].
-      inside: True on the object; those of no object are left out by not giving them.
+      inside: True on the object; leave out images without one.
       levels: thresholds between 0 and 1.
 
     Raises:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxcam._src.arithmetic import accumulated
+from jaxcam._src.arithmetic import accumulated, quotient
 
 
 def draw_grids(
@@ -22,6 +22,9 @@ def draw_grids(
       count: how many grids.
       side: of a grid, in photographs.
       seed: of the draws.
+
+    Returns:
+      Indices into the labels, each row of a grid.
 
     Raises:
       ValueError: there are not as many classes as cells.
@@ -37,9 +40,15 @@ def draw_grids(
 
 
 def mosaic(images: Float[Array | np.ndarray, "cells H W C"]) -> Float[Array, "high wide C"]:
-    """Images as one, row by row, as many below each other as beside."""
+    """Images `[side ** 2, H, W, C]` as one, row by row: `[side * H, side * W, C]`.
+
+    Raises:
+      ValueError: their number is no square.
+    """
     cells, height, width, channels = images.shape
     side = round(cells**0.5)
+    if side**2 != cells:
+        raise ValueError(f"{cells} images make no square; give 4, 9 or another square number")
     rows = jnp.asarray(images).reshape(side, side, height, width, channels)
     return rows.swapaxes(1, 2).reshape(side * height, side * width, channels)
 
@@ -50,6 +59,12 @@ def cell_shares(cam: Float[Array | np.ndarray, "h w"], *, side: int = 2) -> Floa
     Args:
       cam: of a mosaic, at the layer's size; `side` divides both of its sides.
       side: of the grid, in photographs.
+
+    Returns:
+      Shares in [0, 1] that add up to 1.
+
+    Raises:
+      ValueError: the cells are no whole positions of the map.
     """
     height, width = cam.shape
     if height % side or width % side:
@@ -59,5 +74,4 @@ def cell_shares(cam: Float[Array | np.ndarray, "h w"], *, side: int = 2) -> Floa
         )
     values = jnp.maximum(accumulated(jnp.asarray(cam)), 0)
     cells = values.reshape(side, height // side, side, width // side).sum((1, 3)).reshape(-1)
-    total = cells.sum()
-    return jnp.where(total > 0, cells / jnp.where(total > 0, total, 1), 1 / side**2)
+    return jnp.where(cells.any(), quotient(cells, cells.sum()), 1 / side**2)

@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 from jaxcam._src.base import Key
 from jaxcam._src.evaluation import Evaluation
 from jaxcam._src.maps import REASONS
+from jaxcam._src.metrics.removal import area
 from jaxcam._src.pipeline import Finished, Given, Job, finished, store
 from jaxcam._src.pipeline.step import Step, on_all_devices, one_by_one
 
@@ -102,7 +103,7 @@ def _rows(job: Job, done: Finished, index: int, methods: Sequence[str]) -> Itera
             row |= {"target_score": float(own.score), "flat": REASONS[own.flat[method]]}
             for name, value in own.numbers[method].items():
                 curve = {f"{name}_curve": value.tolist()} if value.ndim else {}
-                row |= curve | {name: _area(value) if value.ndim else float(value)}
+                row |= curve | {name: float(area(value) if value.ndim else value)}
             yield row
 
 
@@ -110,8 +111,3 @@ def _not_finite(numbers: Mapping[str, Any]) -> str | None:
     bad = [name for name, value in numbers.items() if not np.isfinite(value).all()]
     said = f"{', '.join(bad)} not finite; look at what the model makes of the image"
     return said if bad else None
-
-
-def _area(curve: np.ndarray) -> float:
-    """As `jaxcam.metrics` has it, but on the host, which waits for no device."""
-    return float((curve[1:] + curve[:-1]).mean(dtype=np.float64) / 2)

@@ -37,7 +37,7 @@ def batches(
     model: Model,
     like: jax.ShapeDtypeStruct,
     listing: Listing,
-    which: Sequence[int],
+    indices: Sequence[int],
     batch_size: int,
     threads: int,
 ) -> Iterator[Batch]:
@@ -70,7 +70,7 @@ def batches(
     ahead = grain.ReadOptions(
         num_threads=threads, prefetch_buffer_size=max(2 * batch_size, threads)
     )
-    loaded = grain.MapDataset.source(which).map(load).to_iter_dataset(ahead)
+    loaded = grain.MapDataset.source(indices).map(load).to_iter_dataset(ahead)
     yield from loaded.batch(batch_size, batch_fn=stacked)
 
 

@@ -8,7 +8,7 @@ from jaxcam._src.arithmetic import accumulated, length
 from jaxcam._src.base import Tap
 
 
-def centre(tap: Tap, *, width: float = 0.25) -> Float[Array, "*spatial"]:
+def centred_gaussian(tap: Tap, *, width: float = 0.25) -> Float[Array, "*spatial"]:
     """A Gaussian around the middle of the image, where photographers put their objects.
 
     `exp(-|u|^2 / 2)`, with `u` the distance from the middle in units of `width` times each side.
@@ -26,7 +26,7 @@ def centre(tap: Tap, *, width: float = 0.25) -> Float[Array, "*spatial"]:
     return jnp.exp(-sum(squares) / 2)
 
 
-def edges(tap: Tap) -> Float[Array, "*spatial"]:
+def edge_map(tap: Tap) -> Float[Array, "*spatial"]:
     """The edges of the image: the length of its gradient by central differences, made smaller.
 
     What a map shows that has seen the picture and no model (Adebayo et al. 2018,
