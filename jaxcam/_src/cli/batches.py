@@ -109,7 +109,7 @@ def go_through(
     job: Job,
     own_share: tuple[int, int],
     settings: Mapping[str, Any],
-    parts: Sequence[str],
+    layout: store.Layout,
     work: Work,
     *,
     done: str,
@@ -121,7 +121,7 @@ def go_through(
       job: of which batches.
       own_share: what `share` returned, before anything else asked JAX for its devices.
       settings: of the run.
-      parts: the folders of its files.
+      layout: of its files.
       work: does these batches, and yields how many images each had.
       done: what has been done to an image, as "explained".
 
@@ -131,9 +131,9 @@ def go_through(
     index, shares = own_share
     folder = files.writable_folder(options.out)
     say_columns(options, job.images)
-    store.begin(folder, settings, f"{index}-of-{shares}", parts=parts)
+    store.begin(folder, settings, f"{index}-of-{shares}", layout)
     own = range(index, job.batches, shares)
-    left = store.unfinished(folder, {i: job.names(i) for i in own}, parts=parts)
+    left = store.unfinished(folder, {i: job.names(i) for i in own}, layout)
     store.clear(folder, left)
     sizes = {batch: len(job.names(batch)) for batch in own}
     images, before = sum(sizes.values()), sum(sizes[batch] for batch in own if batch not in left)

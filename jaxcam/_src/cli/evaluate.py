@@ -22,11 +22,10 @@ from jaxcam._src.files import UsageError
 from jaxcam._src.names import no_such
 from jaxcam._src.pipeline import Job, listing, store
 from jaxcam._src.pipeline.evaluations import (
-    PARTS,
     Setting,
     evaluated,
     evaluation_stepper,
-    kinds_of,
+    layout_of,
 )
 from jaxcam._src.pipeline.listing import Listing
 from jaxcam._src.weights.activation import random_cam, uniform
@@ -84,16 +83,16 @@ def run(options: argparse.Namespace) -> int:
     model = load_model(options.model)
     images = _images(options, model)
     choice = _choice(options, model, images)
-    job, kinds = _job(options, model, images, choice)
+    job, layout = _job(options, model, images, choice)
     settings = batches.settings_of(options, _SETTINGS, images)
     settings |= {"score": [setting.score for setting in choice.settings]}
     settings |= {"method": [*choice.methods], "metric": choice.metrics}
 
     def work(left: Sequence[int]) -> Iterator[int]:
-        return evaluated(job, left, options.out, options.threads, [*choice.methods], kinds)
+        return evaluated(job, left, options.out, options.threads, [*choice.methods], layout)
 
-    code = batches.go_through(options, job, own_share, settings, PARTS, work, done="judged")
-    if store.unfinished(options.out, {i: job.names(i) for i in range(job.batches)}, parts=PARTS):
+    code = batches.go_through(options, job, own_share, settings, layout, work, done="judged")
+    if store.unfinished(options.out, {i: job.names(i) for i in range(job.batches)}, layout):
         say("other shares are not done; the last of them writes the summary")
     else:
         _report(options.out, job.batches, choice.judge)
@@ -192,8 +191,8 @@ def _metrics(names: Sequence[str], judge: str, has_objects: bool) -> list[str]:
 
 def _job(
     options: argparse.Namespace, model: Model, images: Listing, choice: _Choice
-) -> tuple[Job, dict[str, type]]:
-    """What is done to each batch, tried on shapes, and the columns of the index."""
+) -> tuple[Job, store.Layout]:
+    """What is done to each batch, tried on shapes, and what the index holds."""
     if not any(MEASURES[name].wants_object for name in choice.metrics):
         images = images._replace(objects=None)
     target = target_of(options, model)
@@ -213,7 +212,7 @@ def _job(
         return choice.evaluator_of(model, setting, key)
 
     step = evaluation_stepper(evaluator_of, choice.settings, model.variables, options.seed)
-    return Job(model, step, like, images, options.batch_size), kinds_of(shapes)
+    return Job(model, step, like, images, options.batch_size), layout_of(shapes)
 
 
 def _report(folder: Path, count: int, judge: str) -> None:

@@ -10,7 +10,7 @@ from jaxcam._src.cli.model import blank, method_of, target_of, try_shapes
 from jaxcam._src.cut import split
 from jaxcam._src.explain import explainer
 from jaxcam._src.pipeline import Job
-from jaxcam._src.pipeline.maps import PARTS, explained
+from jaxcam._src.pipeline.maps import LAYOUT, explained
 from jaxcam._src.pipeline.step import stepper
 
 _SETTINGS = ("model", "layer", "occurrence", "method", "seed", "target", "batch_size")
@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     def work(left: Sequence[int]) -> Iterator[int]:
         return explained(job, left, options.out, options.threads)
 
-    return batches.go_through(options, job, own_share, settings, PARTS, work, done="explained")
+    return batches.go_through(options, job, own_share, settings, LAYOUT, work, done="explained")
 
 
 def _job(options: argparse.Namespace, model: Model) -> Job:

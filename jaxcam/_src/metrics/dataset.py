@@ -1,7 +1,7 @@
 """Localisation whose number is one of all images together, in NumPy: MaxBoxAccV2 and PxAP.
 
-Choe et al. 2020, https://arxiv.org/abs/2001.00864. Both look for the best threshold of the map, the
-same for all images.
+Choe et al. 2020, https://arxiv.org/abs/2001.00864. The first takes the best threshold of the map,
+the same for all images; the second is an area over all of them.
 """
 
 from collections.abc import Sequence

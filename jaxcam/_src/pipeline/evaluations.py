@@ -15,8 +15,7 @@ from jaxcam._src.metrics.removal import area
 from jaxcam._src.pipeline import Finished, Given, Job, finished, store
 from jaxcam._src.pipeline.step import Step, on_all_devices, one_by_one
 
-PARTS = ("index",)
-_KINDS = {
+_COLUMNS = {
     "image": str,
     "error": str,
     "layer": str,
@@ -62,10 +61,10 @@ def evaluation_stepper(
     return named
 
 
-def kinds_of(numbers: Mapping[str, Any]) -> dict[str, type]:
-    """The columns of the index, from the numbers of one method: those of a curve are kept."""
+def layout_of(numbers: Mapping[str, Any]) -> store.Layout:
+    """What the index holds, from the numbers of one method: those of a curve are kept."""
     curves = {f"{name}_curve": list for name, value in numbers.items() if value.ndim}
-    return _KINDS | dict.fromkeys(numbers, float) | curves
+    return store.Layout(_COLUMNS | dict.fromkeys(numbers, float) | curves)
 
 
 def evaluated(
@@ -74,7 +73,7 @@ def evaluated(
     folder: Path,
     threads: int,
     methods: Sequence[str],
-    kinds: Mapping[str, type],
+    layout: store.Layout,
 ) -> Iterator[int]:
     """Judges batches by such a step, writes each, and yields how many images it had.
 
@@ -83,8 +82,8 @@ def evaluated(
     for done in finished(job, batches, threads):
         images = range(len(done.names))
         rows = [row for index in images for row in _rows(job, done, index, methods)]
-        columns = {name: [row.get(name) for row in rows] for name in kinds}
-        store.write_index(folder, done.batch, columns, kinds)
+        columns = {name: [row.get(name) for row in rows] for name in layout.columns}
+        store.write_index(folder, done.batch, columns, layout)
         yield len(done.names)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from jaxcam._src.files import UsageError, find_class, image_suffixes, one_line
-from jaxcam._src.pipeline.objects import Corners, Object
+from jaxcam._src.pipeline.objects import Box, Object
 
 _ANSWERS = ("image", "target")  # columns of a table; others are left alone
 _BOX = ("xmin", "ymin", "xmax", "ymax")
@@ -94,9 +94,9 @@ def with_boxes(listing: Listing, path: Path) -> Listing:
     columns, rows = _table(path, ("image", *_BOX), lambda row: (row["image"], _object(row)))
     if "xmin" not in columns:
         raise UsageError(f"{path} has no columns {', '.join(_BOX)}; give those of each box")
-    boxes: dict[str, list[Corners]] = {}
-    for name, thing in rows:
-        boxes.setdefault(name, []).extend(thing.boxes)
+    boxes: dict[str, list[Box]] = {}
+    for name, truth in rows:
+        boxes.setdefault(name, []).extend(truth.boxes)
     missing = [name for name in listing.names if name not in boxes]
     if missing:
         raise UsageError(
@@ -155,7 +155,7 @@ def _object(row: dict[str, str]) -> Object | None:
     return Object(mask=row["mask"])
 
 
-def _box(row: dict[str, str]) -> Corners:
+def _box(row: dict[str, str]) -> Box:
     try:
         xmin, ymin, xmax, ymax = (float(row[name]) for name in _BOX)
     except ValueError:

@@ -9,8 +9,7 @@ import numpy as np
 from jaxcam._src.maps import REASONS
 from jaxcam._src.pipeline import Finished, Job, finished, store
 
-PARTS = ("maps", "index")
-_KINDS = {
+_COLUMNS = {
     "image": str,
     "prediction": int,
     "prediction_name": str,
@@ -24,6 +23,7 @@ _KINDS = {
     "row": int,
     "error": str,
 }
+LAYOUT = store.Layout(_COLUMNS, has_maps=True)
 
 
 def explained(job: Job, batches: Sequence[int], folder: Path, threads: int) -> Iterator[int]:
@@ -48,7 +48,7 @@ def _write(job: Job, folder: Path, done: Finished) -> None:
         names = [job.model.class_names[c] for c in getattr(found, field)]
         columns[f"{field}_name"] = _where(good, names)
     columns |= store.write_maps(folder, done.batch, cam.astype(np.float32))
-    store.write_index(folder, done.batch, columns, _KINDS)
+    store.write_index(folder, done.batch, columns, LAYOUT)
 
 
 _NOT_FINITE = "the map or the logit is not finite; look at what the model makes of the image"

@@ -9,7 +9,7 @@ import numpy as np
 from jaxcam._src.base import Model
 from jaxcam._src.files import UsageError, as_the_model_takes_it, one_line, open_image
 
-Corners: TypeAlias = tuple[float, float, float, float]
+Box: TypeAlias = tuple[float, float, float, float]
 
 
 class Object(NamedTuple):
@@ -21,11 +21,11 @@ class Object(NamedTuple):
       mask: path of a picture of the same size, bright on the object; in place of boxes.
     """
 
-    boxes: tuple[Corners, ...] = ()
+    boxes: tuple[Box, ...] = ()
     mask: str = ""
 
 
-def inside_of(thing: Object, model: Model, picture: Any, root: Path) -> np.ndarray:
+def inside_of(truth: Object, model: Model, picture: Any, root: Path) -> np.ndarray:
     """Where the object lies in the image as the model takes it: True inside, `[*size]`.
 
     A picture that is white on the object and black elsewhere goes through `preprocess` as the
@@ -35,7 +35,7 @@ def inside_of(thing: Object, model: Model, picture: Any, root: Path) -> np.ndarr
       UsageError: a box reaches out of the picture, the mask is of another size, `preprocess` does
         not tell white from black, or leaves nothing of the object.
     """
-    drawn = _mask(root / thing.mask, picture) if thing.mask else _drawn(thing.boxes, picture)
+    drawn = _mask(root / truth.mask, picture) if truth.mask else _drawn(truth.boxes, picture)
     black, white, found = (
         _prepared(model, shown) for shown in (np.zeros_like(drawn), np.ones_like(drawn), drawn)
     )
@@ -60,7 +60,7 @@ def _prepared(model: Model, shown: np.ndarray) -> np.ndarray:
         return as_the_model_takes_it(model, picture).astype(np.float64)
 
 
-def _drawn(boxes: tuple[Corners, ...], picture: Any) -> np.ndarray:
+def _drawn(boxes: tuple[Box, ...], picture: Any) -> np.ndarray:
     drawn = np.zeros((picture.height, picture.width), bool)
     for box in boxes:
         xmin, ymin, xmax, ymax = box
@@ -74,7 +74,7 @@ def _drawn(boxes: tuple[Corners, ...], picture: Any) -> np.ndarray:
     return drawn
 
 
-def _text(box: Corners) -> str:
+def _text(box: Box) -> str:
     return ", ".join(f"{x:g}" for x in box)
 
 

@@ -13,24 +13,35 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxcam._src.files import UsageError, one_line, whole_file
 
 
-def begin(folder: Path, settings: Mapping[str, Any], share: str, *, parts: Sequence[str]) -> None:
+class Layout(NamedTuple):
+    """What the files of a run hold.
+
+    Attributes:
+      columns: of the index, each of str, int, float or list, of floats.
+      has_maps: whether there are maps too.
+    """
+
+    columns: Mapping[str, type]
+    has_maps: bool = False
+
+
+def begin(folder: Path, settings: Mapping[str, Any], share: str, layout: Layout) -> None:
     """Writes the settings of a run, or goes on with the run that is there.
 
-    `parts` are the folders of its files, "index" and "maps". `share` names the part of the batches
-    that this process takes; one goes on where it was killed.
+    `share` names the part of the batches that this process takes; one goes on where it was killed.
 
     Raises:
       UsageError: there is a run with other settings.
     """
     path = folder / "run.json"
-    for part in parts:
+    for part in ("maps", "index") if layout.has_maps else ("index",):
         with one_line(f"{folder} holds no run that could go on; choose another --out"):
             (folder / part).mkdir(exist_ok=True)
     if not path.exists():
@@ -53,11 +64,11 @@ def begin(folder: Path, settings: Mapping[str, Any], share: str, *, parts: Seque
         )
 
 
-def unfinished(
-    folder: Path, batches: Mapping[int, Sequence[str]], *, parts: Sequence[str]
-) -> list[int]:
+def unfinished(folder: Path, batches: Mapping[int, Sequence[str]], layout: Layout) -> list[int]:
     """Those of the batches, each with the names of its images, that are not there whole."""
-    return [batch for batch, names in batches.items() if not _is_whole(folder, batch, names, parts)]
+    return [
+        batch for batch, names in batches.items() if not _is_whole(folder, batch, names, layout)
+    ]
 
 
 def clear(folder: Path, batches: Sequence[int]) -> None:
@@ -71,11 +82,11 @@ def clear(folder: Path, batches: Sequence[int]) -> None:
 _DAMAGES = (zipfile.BadZipFile, zlib.error, OSError, ValueError, KeyError, EOFError)
 
 
-def _is_whole(folder: Path, batch: int, names: Sequence[str], parts: Sequence[str]) -> bool:
+def _is_whole(folder: Path, batch: int, names: Sequence[str], layout: Layout) -> bool:
     """Whether a batch was written, of these images, and can be read again."""
     import pyarrow.parquet
 
-    files = [_FILES[part](folder, batch) for part in parts]
+    files = [_index(folder, batch)] + [_maps(folder, batch)] * layout.has_maps
     for path in files:
         if path.is_dir():
             raise UsageError(f"{path} is a folder; wanted a file of the run: remove it")
@@ -83,14 +94,14 @@ def _is_whole(folder: Path, batch: int, names: Sequence[str], parts: Sequence[st
         return False
     try:
         table = pyarrow.parquet.read_table(_index(folder, batch), page_checksum_verification=True)
-        rows, each = len(table), len(table) // len(names)  # several of an image
-        found = table["image"].to_pylist()
-        if "error" not in table.column_names or found != list(np.repeat(names, each)):
+        each = max(1, len(table) // len(names))  # rows of an image
+        is_other = table["image"].to_pylist() != list(np.repeat(names, each))
+        if is_other or table.column_names != [*layout.columns]:
             return False
-        if "maps" not in parts:
+        if not layout.has_maps:
             return True
         with np.load(_maps(folder, batch), allow_pickle=False) as file:
-            return len(file["cam"]) == rows  # which checks the sum of its bytes
+            return len(file["cam"]) == len(table)  # which checks the sum of its bytes
     except (pyarrow.ArrowException, *_DAMAGES):
         return False
 
@@ -105,15 +116,13 @@ def write_maps(folder: Path, batch: int, cam: np.ndarray) -> dict[str, list[Any]
     return {"maps": [f"{batch:06}.npz"] * len(cam), "row": [*range(len(cam))]}
 
 
-def write_index(
-    folder: Path, batch: int, columns: Mapping[str, list], kinds: Mapping[str, type]
-) -> None:
-    """Writes the rows of a batch in the index; `kinds` are str, int, float and list of columns."""
+def write_index(folder: Path, batch: int, columns: Mapping[str, list], layout: Layout) -> None:
+    """Writes the rows of a batch in the index."""
     import pyarrow as pa
     import pyarrow.parquet
 
     types = {str: pa.string(), int: pa.int32(), float: pa.float32(), list: pa.list_(pa.float32())}
-    schema = pa.schema([(name, types[kind]) for name, kind in kinds.items()])
+    schema = pa.schema([(name, types[kind]) for name, kind in layout.columns.items()])
     with whole_file(_index(folder, batch)) as file:
         table = pa.table({**columns}, schema=schema)
         pyarrow.parquet.write_table(table, file, write_page_checksum=True)
@@ -140,6 +149,3 @@ def _maps(folder: Path, batch: int) -> Path:
 
 def _index(folder: Path, batch: int) -> Path:
     return folder / "index" / f"{batch:06}.parquet"
-
-
-_FILES = {"maps": _maps, "index": _index}
