@@ -10,6 +10,7 @@ os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))  # CI also runs with XLA's o
 os.environ["KERAS_BACKEND"] = "jax"  # Keras reads it when it is imported
 
 import jax
+import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
@@ -55,6 +56,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 # On a CPU the default generator takes seconds to compile for each shape, this one a fraction.
 jax.config.update("jax_default_prng_impl", "rbg")
+
+
+@pytest.fixture
+def rng():
+    """Draws the same numbers in whatever order the tests run."""
+    return np.random.default_rng(0)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from jaxcam import metrics
 # Maps and boxes of the published evaluation's own unit tests.
 ONE = [[0, 0, 0, 0, 0], [0, 0.4, 0.4, 0.4, 0.6], [0, 0.4, 1, 0.8, 0.6], [0, 0.4, 0.4, 0.4, 0.6]]
 OTHER = [[0.4, 0, 0.2, 0.2, 0.2], [0.4, 0.4, 0, 0.4, 0], [0, 0, 0, 0.4, 0], [1, 0.6, 0.8, 0.2, 0.2]]
-RNG = np.random.default_rng(0)
 
 
 def _largest(boxes, heatmap, threshold):
@@ -63,9 +62,9 @@ def test_max_box_accuracy_takes_the_best_threshold_of_all_images():
     assert metrics.max_box_accuracy(heatmaps, wrong) == 0
 
 
-def test_pixel_average_precision_is_that_of_all_pixels_sorted():
-    heatmaps = RNG.integers(0, 1000, (3, 8, 9)) / 1000 + 0.0005
-    inside = RNG.uniform(size=heatmaps.shape) < heatmaps
+def test_pixel_average_precision_is_that_of_all_pixels_sorted(rng):
+    heatmaps = rng.integers(0, 1000, (3, 8, 9)) / 1000 + 0.0005
+    inside = rng.uniform(size=heatmaps.shape) < heatmaps
     order = np.argsort(-heatmaps, axis=None, kind="stable")
     values, hits = heatmaps.ravel()[order], inside.ravel()[order]
     last = np.append(np.diff(values) != 0, True)  # of pixels with one value

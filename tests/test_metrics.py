@@ -13,9 +13,9 @@ from jaxcam._src.evaluation.measures import MEASURES
 
 KEY = jax.random.key(0)
 GRID = (7, 7)
-RNG = np.random.default_rng(0)
-IMAGE = jnp.asarray(RNG.uniform(0.1, 1, (*GRID, 1)), jnp.float32)
-HEATMAP = jaxcam.unit_range(RNG.uniform(size=GRID).astype(np.float32))
+_RNG = np.random.default_rng(0)
+IMAGE = jnp.asarray(_RNG.uniform(0.1, 1, (*GRID, 1)), jnp.float32)
+HEATMAP = jaxcam.unit_range(_RNG.uniform(size=GRID).astype(np.float32))
 
 
 def trial(
@@ -152,8 +152,8 @@ def test_imputed_pixels_are_the_mean_of_their_neighbours():
         np.testing.assert_array_equal(found[~removed], squares[~removed])
 
 
-def test_imputation_solves_its_linear_system(x64):
-    image, removed = RNG.normal(size=(9, 8, 2)), RNG.uniform(size=(9, 8)) < 0.7
+def test_imputation_solves_its_linear_system(x64, rng):
+    image, removed = rng.normal(size=(9, 8, 2)), rng.uniform(size=(9, 8)) < 0.7
     found = np.asarray(metrics.imputed(jnp.asarray(image), jnp.asarray(removed), iterations=200))
     for y, x in zip(*np.nonzero(removed), strict=True):
         total, weights = 0, 0
@@ -204,8 +204,8 @@ def test_correlations_where_the_map_is_the_image(sign, wanted):
     np.testing.assert_allclose(metrics.sensitivity_n(found, samples=20), wanted, atol=1e-4)
 
 
-def test_infidelity_is_0_for_the_weights_of_a_linear_score_at_any_scale():
-    weights = RNG.uniform(size=GRID).astype(np.float32)
+def test_infidelity_is_0_for_the_weights_of_a_linear_score_at_any_scale(rng):
+    weights = rng.uniform(size=GRID).astype(np.float32)
     linear = trial(lambda image: (image[..., 0] * weights).sum(), heatmap=3 * weights)
     np.testing.assert_allclose(metrics.infidelity(linear), 0, atol=1e-5)
     other = trial(lambda image: (image[..., 0] * weights).sum(), heatmap=one_hot())
@@ -264,10 +264,10 @@ BY_PLACE = {  # they draw pixels, or noise for each
 
 
 @pytest.mark.parametrize("name", sorted({*MEASURES} - BY_PLACE))
-def test_a_metric_does_not_know_which_side_is_up(name):
+def test_a_metric_does_not_know_which_side_is_up(name, rng):
     """The picture and its map turned over, and the score with them: the same number."""
     inside = jnp.zeros(GRID, bool).at[2:5, 1:4].set(True)
-    weights = jnp.asarray(RNG.uniform(size=(*GRID, 1)), jnp.float32)
+    weights = jnp.asarray(rng.uniform(size=(*GRID, 1)), jnp.float32)
 
     def measured(turn):
         score = lambda image: jax.nn.sigmoid((turn(image) * weights).mean())  # noqa: E731
@@ -290,9 +290,9 @@ def test_a_metric_does_not_know_which_side_is_up(name):
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e-12, 1e15])
-def test_correlations_do_not_know_the_unit_of_the_score(scale):
-    weights = RNG.uniform(size=GRID).astype(np.float32)
-    noisy = weights + RNG.uniform(size=GRID).astype(np.float32)
+def test_correlations_do_not_know_the_unit_of_the_score(scale, rng):
+    weights = rng.uniform(size=GRID).astype(np.float32)
+    noisy = weights + rng.uniform(size=GRID).astype(np.float32)
     for metric in (metrics.faithfulness_correlation, metrics.infidelity):
         one, other = (
             _number(metric, trial(lambda x, s=s: (x[..., 0] * weights).sum() * s, heatmap=noisy))

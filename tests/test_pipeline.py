@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from test_cli import run_command
-from tiers import rest_is_thorough
 
 import jaxcam
 from jaxcam._src.cli import METHODS, batches
@@ -236,7 +235,8 @@ def _by_slurm(index, port):
     return ["--share=auto"], {**environment, "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}"}
 
 
-@pytest.mark.parametrize("share", rest_is_thorough([_by_number, _by_slurm]))
+@pytest.mark.thorough
+@pytest.mark.parametrize("share", [_by_number, _by_slurm])
 def test_two_processes_share_the_batches(canvases, tmp_path, share):
     out, alone = tmp_path / "out", tmp_path / "alone"
     common = ["--images", canvases, *LAYER, "--batch-size", 5]

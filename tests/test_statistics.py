@@ -5,11 +5,9 @@ import pytest
 
 from jaxcam import statistics
 
-RNG = np.random.default_rng(0)
 
-
-def test_an_interval_is_that_of_the_normal_distribution():
-    numbers = RNG.normal(3, 2, (400, 2))
+def test_an_interval_is_that_of_the_normal_distribution(rng):
+    numbers = rng.normal(3, 2, (400, 2))
     found = statistics.interval(numbers)
     half = 1.96 * numbers.std(0) / 20
     np.testing.assert_allclose(found.mean, numbers.mean(0))
@@ -32,9 +30,9 @@ def test_equal_images_have_no_interval():
     np.testing.assert_allclose([found.low, found.high], 0.3)
 
 
-def test_a_difference_is_told_where_both_find_the_same_images_hard():
-    hardness = RNG.normal(0, 1, (50, 1))
-    numbers = hardness + np.array([0.1, 0.0]) + RNG.normal(0, 0.02, (50, 2))
+def test_a_difference_is_told_where_both_find_the_same_images_hard(rng):
+    hardness = rng.normal(0, 1, (50, 1))
+    numbers = hardness + np.array([0.1, 0.0]) + rng.normal(0, 0.02, (50, 2))
     alone = statistics.interval(numbers)
     assert alone.low[0] < alone.high[1]  # which overlap
     apart = statistics.differences(numbers)
@@ -44,14 +42,14 @@ def test_a_difference_is_told_where_both_find_the_same_images_hard():
 
 
 @pytest.mark.parametrize(("higher_is_better", "wanted"), [(True, [1, 2]), (False, [2, 1])])
-def test_ranks_follow_the_direction(higher_is_better, wanted):
-    numbers = np.stack([RNG.normal(1, 0.1, 30), RNG.normal(0, 0.1, 30)], 1)
+def test_ranks_follow_the_direction(higher_is_better, wanted, rng):
+    numbers = np.stack([rng.normal(1, 0.1, 30), rng.normal(0, 0.1, 30)], 1)
     found = statistics.ranks(statistics.differences(numbers), higher_is_better=higher_is_better)
     np.testing.assert_array_equal(found, wanted)
 
 
-def test_what_is_noise_shares_a_rank():
-    numbers = RNG.normal(0, 1, (30, 3))
+def test_what_is_noise_shares_a_rank(rng):
+    numbers = rng.normal(0, 1, (30, 3))
     numbers[:, 2] -= 5
     apart = statistics.differences(numbers)
     np.testing.assert_array_equal(statistics.ranks(apart, higher_is_better=True), [1, 1, 3])
@@ -65,8 +63,8 @@ def test_win_rates_split_ties():
     np.testing.assert_allclose(turned, found.T)
 
 
-def test_resamples_are_those_of_the_seed_and_the_same_for_all_columns():
-    numbers = RNG.normal(size=(20, 3))
+def test_resamples_are_those_of_the_seed_and_the_same_for_all_columns(rng):
+    numbers = rng.normal(size=(20, 3))
     one, both = (statistics.resampled(n, draws=100) for n in (numbers[:, 1], numbers))
     np.testing.assert_allclose(both[:, 1], one)
     assert abs(statistics.resampled(numbers, draws=100, seed=1) - both).max() > 0
