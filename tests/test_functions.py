@@ -217,3 +217,34 @@ def test_calls_of_a_function_without_layers_are_named():
     apply_fn = jaxcam.name_calls(function, jax.nn.relu)
     truth = jax.nn.relu(IMAGE @ KERNEL)
     check_law(apply_fn, VARIABLES, IMAGE, "relu", truth, occurrence=0)
+
+
+@pytest.mark.parametrize("channels", ["first", "last"])
+@pytest.mark.parametrize("batch", [True, False])
+@pytest.mark.parametrize("name", [None, "before"])
+def test_calls_lie_as_arrays_do_in_the_module(channels, batch, name):
+    """Also where no layer of the module is named, and with axes of one."""
+    axes = {"first": ("nchw", "nkhw"), "last": ("nhwc", "nhwk")}[channels]
+    axes = axes if batch else [letters[1:] for letters in axes]
+
+    def function(variables, images):
+        x = jnp.einsum(f"{axes[0]},ck->{axes[1]}", images, variables["kernel"])
+        x = jax.nn.silu(x if name is None else jaxcam.tag(x, name))
+        return x.mean([axes[1].index(letter) for letter in "hw"]) @ variables["dense"]
+
+    adapted = jaxcam.from_function(function, batch=batch, channels=channels)
+    apply_fn = jaxcam.name_calls(adapted, jax.nn.silu)
+    layer = "silu" if name is None else "before:silu"
+    for image in (IMAGE, IMAGE[:1], IMAGE[:, :1]):
+        check_law(apply_fn, VARIABLES, image, layer, jax.nn.silu(image @ KERNEL))
+
+
+@pytest.mark.parametrize("batch", [True, False])
+def test_calls_of_a_plain_function_may_have_a_batch(batch):
+    def function(variables, image):
+        x = jax.nn.silu((image[None] if batch else image) @ variables["kernel"])
+        return (x.mean((1, 2))[0] if batch else x.mean((0, 1))) @ variables["dense"]
+
+    for image in (IMAGE, IMAGE[:1]):
+        truth = jax.nn.silu(image @ KERNEL)
+        check_law(jaxcam.name_calls(function, jax.nn.silu), VARIABLES, image, "silu", truth)

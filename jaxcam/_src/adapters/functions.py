@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from jaxcam._src.base import ApplyFn
-from jaxcam._src.cut import Layout, laid_out, without_batch
+from jaxcam._src.cut import Layout, enter, laid_out, without_batch
 from jaxcam._src.names import no_such
 
 _CHANNELS = "first", "last"
@@ -53,12 +53,12 @@ def from_function(
     def apply_fn(variables: PyTree, image: Array) -> PyTree:
         first = channels == "first"
         images = jnp.moveaxis(image, -1, 0) if first else image
-        arguments: Any = images[None] if batch else images
-        if inputs_fn is not None:
-            variables, inputs = _pair(variables)
-            arguments = inputs_fn(arguments, inputs)
-        arguments = arguments if isinstance(arguments, tuple) else (arguments,)
         with laid_out(Layout(batch, image.ndim if first else 0)):
+            arguments: Any = enter(images[None] if batch else images)
+            if inputs_fn is not None:
+                variables, inputs = _pair(variables)
+                arguments = inputs_fn(arguments, inputs)
+            arguments = arguments if isinstance(arguments, tuple) else (arguments,)
             output = function(variables, *arguments)
         output = output_fn(output) if output_fn else output
         return jax.tree.map(without_batch, output) if batch else output

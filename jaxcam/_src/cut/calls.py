@@ -1,5 +1,6 @@
 """Layers that nobody named: what functions such as `jax.nn.relu` return inside a model."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from jaxtyping import Array, PyTree
 from jaxcam._src.base import ApplyFn
 from jaxcam._src.cut.opened import Finish, opened
 from jaxcam._src.cut.programs import name_of
-from jaxcam._src.cut.tag import batch_of_one, tag, tag_p
+from jaxcam._src.cut.tag import Layout, laid_out, tag, tag_p
 
 
 def name_calls(apply_fn: ApplyFn, *functions: Callable[..., Any]) -> ApplyFn:
@@ -32,20 +33,27 @@ def name_calls(apply_fn: ApplyFn, *functions: Callable[..., Any]) -> ApplyFn:
 
     def named_fn(variables: PyTree, image: Array) -> PyTree:
         traced, shapes = jax.make_jaxpr(apply_fn, return_shape=True)(variables, image)
-        before = ""
+        before, layout = "", Layout()
 
         def tag_for(eqn: Any) -> Finish | None:
-            nonlocal before
+            nonlocal before, layout
             if eqn.primitive is tag_p:
-                before = f"{eqn.params['name']}:"
+                layer, layout = eqn.params["name"], eqn.params["layout"]
+                before = before if layer is None else f"{layer}:"
+            if name_of(eqn) not in names:
                 return None
-            name = before + str(name_of(eqn))
-            return (lambda *outputs: tag([*outputs], name)) if name_of(eqn) in names else None
+            is_plain = not any(layout)  # no adapter said how arrays lie
+            lies = Layout(eqn.outvars[0].aval.ndim > image.ndim) if is_plain else layout
+            return functools.partial(_tagged, f"{before}{name_of(eqn)}", lies)
 
-        with batch_of_one():
-            program, constants = opened(traced, keep_tags=True, finish_for=tag_for)
+        program, constants = opened(traced, keep_tags=True, finish_for=tag_for)
         arguments = [*constants, *jax.tree.leaves((variables, image))]
         outputs = jax.core.eval_jaxpr(program, (), *arguments)
         return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
     return named_fn
+
+
+def _tagged(name: str, layout: Layout, *outputs: Any) -> list[Any]:
+    with laid_out(layout):
+        return tag([*outputs], name)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from jaxcam._src.cut.programs import CALLS, is_variable, param, programs_in
-from jaxcam._src.cut.tag import tag_p
+from jaxcam._src.cut.tag import Layout, tag_p
 from jaxcam._src.names import no_such
 
 OPENED = {*CALLS, "scan"}
@@ -16,6 +16,7 @@ class Hit(NamedTuple):
     name: str
     leaf: int
     path: str  # where a value of several arrays holds this one, such as "0/mean"
+    layout: Layout  # of arrays in the module
     aval: Any
     runs: int
     closed_by: str | None  # the primitive around it that no cut can open
@@ -30,14 +31,18 @@ class Wanted(NamedTuple):
 
 
 def find_hits(eqns: Sequence[Any], runs: int = 1, closed_by: str | None = None) -> Iterator[Hit]:
-    """Yields every tag in order, with its runs counted through the loops around it."""
+    """Yields every tag with a name in order, with its runs counted through the loops around it."""
     for eqn in eqns:
         kind = eqn.primitive.name
-        if eqn.primitive is tag_p:
+        if _is_layer(eqn):
             yield Hit(**eqn.params, aval=eqn.outvars[0].aval, runs=runs, closed_by=closed_by)
         times = runs * (param(eqn, "length") if kind == "scan" else 1)
         for body in programs_in(eqn) if times else ():
             yield from find_hits(body.eqns, times, closed_by or (None if kind in OPENED else kind))
+
+
+def _is_layer(eqn: Any) -> bool:
+    return eqn.primitive is tag_p and eqn.params["name"] is not None
 
 
 def find_seeing(jaxpr: Any, marks: Sequence[bool]) -> tuple[list[bool], set[tuple[str, int]]]:
@@ -47,7 +52,7 @@ def find_seeing(jaxpr: Any, marks: Sequence[bool]) -> tuple[list[bool], set[tupl
     for eqn in jaxpr.eqns:
         inputs = [is_variable(v) and v in seeing for v in eqn.invars]
         outputs = [any(inputs)] * len(eqn.outvars)
-        if eqn.primitive is tag_p and any(inputs):
+        if _is_layer(eqn) and any(inputs):
             found.add((eqn.params["name"], eqn.params["leaf"]))
         for body in programs_in(eqn) if any(inputs) else ():
             is_call = eqn.primitive.name in CALLS

@@ -71,6 +71,14 @@ def tag(value: PyTree, name: str) -> PyTree:
     )
 
 
+def enter(image: Any) -> Any:
+    """Marks the image where it enters a module, as a tag without a name. An identity.
+
+    So the program says how arrays lie in the module, also where that tags nothing.
+    """
+    return tag_p.bind(image, name=None, leaf=0, path="", layout=_layout.value)
+
+
 @contextlib.contextmanager
 def batch_of_one(channels_first: int = 0) -> Iterator[None]:
     """For adapters: what is tagged in here has a batch axis of one, which the tag leaves out.
@@ -104,7 +112,7 @@ def _tag_leaf(x: Any, name: str, leaf: int, path: str) -> Any:
     axes = range(seen.ndim)
     moved = 0 < layout.channels_first == seen.ndim
     seen = jax.lax.transpose(seen, [*axes[1:], 0]) if moved else seen
-    seen = tag_p.bind(seen, name=name, leaf=leaf, path=path)
+    seen = tag_p.bind(seen, name=name, leaf=leaf, path=path, layout=layout)
     seen = jax.lax.transpose(seen, [axes[-1], *axes[:-1]]) if moved else seen
     return jax.lax.expand_dims(seen, (0,)) if batched else seen
 
