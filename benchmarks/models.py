@@ -1,44 +1,31 @@
 """Which models does the cut take apart, exactly, and what does tracing a map cost over the model?
 
-Networks of Keras, Equinox, Haiku and Hugging Face (which are Flax), with random weights.
-For each: its layers, how far the head of the activations is from the model, how long tracing and
-compiling Grad-CAM takes over a plain forward pass of the framework itself, what `structure` says of
-the head, and one Grad-CAM++ with exact derivatives over one Grad-CAM. Families that are not
-installed are left out.
+For each network of `families.py`: its layers, how far the head of the activations is from the
+model, how long tracing and compiling Grad-CAM takes over a plain forward pass of the framework
+itself, what `structure` says of the head, and one Grad-CAM++ with exact derivatives over one
+Grad-CAM. Families that are not installed are left out.
 
     python benchmarks/models.py [part of a name ...]
 """
 
 import argparse
-import functools
 import importlib.util
-import itertools
 import os
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 os.environ["KERAS_BACKEND"] = "jax"
 
 import jax
-import jax.numpy as jnp
 import timing
+from families import MODELS, Case
 from rich.console import Console
 from rich.table import Table
 
 import jaxcam
 
-SIDE, TARGET, REPEATS = 96, 3, 3
-
-
-class Case(NamedTuple):
-    """A model as jaxcam sees it, and as its framework runs it: `forward_fn(variables, image)`."""
-
-    apply_fn: Callable[..., Any]
-    variables: Any
-    image: jax.Array
-    layer: Any
-    forward_fn: Callable[..., Any]
+TARGET, REPEATS = 3, 3
 
 
 def main() -> None:
@@ -123,131 +110,6 @@ def _print(rows: list[dict[str, Any]]) -> None:
         exact = f"{row['exact_over_grad_cam']['ratio']:.2f}"
         table.add_row(row["model"], str(row["layers"]), *numbers, *ratios, exact, row["structure"])
     Console(width=150).print(table)
-
-
-def _image(side: int = SIDE) -> jax.Array:
-    return jax.random.uniform(jax.random.key(0), (side, side, 3))
-
-
-# The families
-
-
-def _keras(name: str, layer: str) -> Case:
-    import keras
-
-    keras.utils.set_random_seed(0)
-    model = getattr(keras.applications, name)(weights=None, input_shape=(SIDE, SIDE, 3))
-    apply_fn, variables = jaxcam.from_keras(model, logits=True)
-
-    def forward_fn(variables, image):
-        given = variables["trainable"], variables["non_trainable"]
-        probabilities, _ = model.stateless_call(*given, image[None], training=False)
-        return jnp.log(probabilities[0])  # up to a constant
-
-    def centred_fn(variables, image):
-        return jax.nn.log_softmax(apply_fn(variables, image))
-
-    return Case(centred_fn, variables, _image(), layer, forward_fn)
-
-
-def _haiku(name: str, layer: str) -> Case:
-    import haiku as hk
-
-    def network(x, is_training):
-        return getattr(hk.nets, name)(num_classes=10)(x, is_training)
-
-    transformed = hk.transform_with_state(network)
-    init = jax.jit(functools.partial(transformed.init, is_training=True))
-    variables = init(jax.random.key(0), _image()[None])
-
-    def forward_fn(variables, image):
-        return transformed.apply(*variables, None, image[None], is_training=False)[0][0]
-
-    apply_fn = jaxcam.from_haiku(transformed, is_training=False)
-    return Case(apply_fn, variables, _image(), layer, forward_fn)
-
-
-def _hugging_face(name: str, layer: str, *, tokens: bool, **settings: Any) -> Case:
-    import transformers
-
-    config = getattr(transformers, f"{name}Config")(num_labels=10, **settings)
-    maker = getattr(transformers, f"Flax{name}ForImageClassification")
-    model = maker(config, (1, SIDE, SIDE, 3), seed=0)
-    variables = model.params if "params" in model.params else {"params": model.params}
-    apply_fn = jaxcam.from_linen(model.module, output_fn=lambda output: output.logits)
-    at = jaxcam.token_grid(apply_fn, layer) if tokens else layer
-
-    def forward_fn(variables, image):
-        return model.module.apply(variables, image[None]).logits[0]
-
-    return Case(apply_fn, variables, _image(), at, forward_fn)
-
-
-def _equinox() -> Case:
-    import equinox as eqx
-
-    keys = iter(jax.random.split(jax.random.key(0), 20))
-
-    class Block(eqx.Module):
-        convs: list[eqx.nn.Conv2d]
-        shortcut: eqx.nn.Conv2d
-
-        def __init__(self, before, after):
-            self.convs = [
-                eqx.nn.Conv2d(width, after, 3, stride, 1, key=next(keys))
-                for width, stride in ((before, 2), (after, 1))
-            ]
-            self.shortcut = eqx.nn.Conv2d(before, after, 1, 2, key=next(keys))
-
-        def __call__(self, x):
-            y = self.convs[1](jax.nn.relu(self.convs[0](x)))
-            return jax.nn.relu(y + self.shortcut(x))
-
-    class Net(eqx.Module):
-        blocks: list[Block]
-        dense: eqx.nn.Linear
-
-        def __init__(self):
-            widths = 3, 32, 64, 128, 256
-            self.blocks = [Block(*pair) for pair in itertools.pairwise(widths)]
-            self.dense = eqx.nn.Linear(256, 10, key=next(keys))
-
-        def __call__(self, x):
-            for block in self.blocks:
-                x = block(x)
-            return self.dense(x.mean((1, 2)))
-
-    model = Net()
-    apply_fn, variables = jaxcam.from_equinox(model)
-    static = eqx.partition(model, eqx.is_array)[1]
-
-    def forward_fn(variables, image):
-        return eqx.combine(variables[0], static)(jnp.moveaxis(image, -1, 0))
-
-    return Case(apply_fn, variables, _image(), "blocks/3", forward_fn)
-
-
-_VIT = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "image_size": SIDE}
-MODELS: dict[str, tuple[str, Callable[[], Case]]] = {
-    "Keras MobileNetV2": ("keras", lambda: _keras("MobileNetV2", "out_relu")),
-    "Keras ResNet50": ("keras", lambda: _keras("ResNet50", "conv5_block3_out")),
-    "Keras EfficientNetB0": ("keras", lambda: _keras("EfficientNetB0", "top_activation")),
-    "Keras DenseNet121": ("keras", lambda: _keras("DenseNet121", "relu")),
-    "Equinox ResNet": ("equinox", _equinox),
-    "Haiku ResNet18": ("haiku", lambda: _haiku("ResNet18", "res_net18/block_group_3/block_1")),
-    "Haiku MobileNetV1": (
-        "haiku",
-        lambda: _haiku("MobileNetV1", "mobile_net_v1/mobile_net_v1_block_12"),
-    ),
-    "Hugging Face ResNet": (
-        "transformers",
-        lambda: _hugging_face("ResNet", "resnet/encoder/stages/3", tokens=False),
-    ),
-    "Hugging Face ViT": (
-        "transformers",
-        lambda: _hugging_face("ViT", "vit/encoder/layer/10", tokens=True, **_VIT),
-    ),
-}
 
 
 if __name__ == "__main__":
