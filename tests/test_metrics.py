@@ -309,7 +309,8 @@ BY_ORDER = (
 BY_SHAPE = (
     "border energy entropy faithfulness_correlation gini infidelity overlap sensitivity_n".split()
 )
-SLOW = "arcc faithfulness_correlation road road_lerf road_morf sensitivity_n".split()
+SLOW = "arcc insertion road road_lerf road_morf".split()
+SLOW += "faithfulness_correlation infidelity sensitivity_n".split()
 OBJECT = jnp.zeros(GRID, bool).at[2:5, 1:4].set(True)
 
 

@@ -16,7 +16,7 @@ import judged
 import numpy as np
 import tensorflow as tf
 from make_tensorflow import network
-from networks import CLASSES
+from networks import CLASSES, SEED
 from xplique import metrics
 from xplique.metrics.randomization import ProgressiveLayerRandomization
 
@@ -69,6 +69,7 @@ if __name__ == "__main__":
     logits = network(judged.NETWORK)
     MODEL = tf.keras.Model(logits.inputs, tf.keras.layers.Softmax()(logits.output))
     maps, steps = judged.heatmaps(), {"steps": judged.STEPS}
+    tf.random.set_seed(SEED)
     randomised = tf.keras.models.clone_model(MODEL)
     ProgressiveLayerRandomization(1.0).randomize(randomised)
     drawn = np.concatenate([w.ravel() for w in randomised.get_weights()])
