@@ -4,20 +4,16 @@ They were written by the libraries themselves: see golden/make_torch.py and make
 """
 
 import functools
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import networks
 import numpy as np
 import pytest
+from small_networks import GOLDEN, apply_fn_of
 from tiers import thorough_but
 
 import jaxcam
-
-GOLDEN = Path(__file__).parent / "golden"
-sys.path.insert(0, str(GOLDEN))
-import networks  # noqa: E402  # it lies beside the scripts, which run without jaxcam
 
 KEY = jax.random.key(0)
 FUSIONS = {"layer_cam": jaxcam.fuse_layer_cam, "refine_cam": jaxcam.fuse_refine_cam}
@@ -52,29 +48,6 @@ def _places():
             yield from ((library, network, place) for place in sorted(places))
 
 
-@functools.cache
-def _apply_fn(network: str):
-    pooled = network == "pooled"
-    activation = jax.nn.relu if pooled else jax.nn.silu
-
-    def conv(x, kernel, bias, stride):
-        numbers, padding = ("NHWC", "HWIO", "NHWC"), [(1, 1), (1, 1)]
-        x = jax.lax.conv_general_dilated(
-            x[None], kernel, (stride, stride), padding, dimension_numbers=numbers
-        )
-        return x[0] + bias[None, None]
-
-    def apply_fn(w, x):
-        x = jaxcam.tag(activation(conv(x, w["conv1"], w["bias1"], 2)), "layer1")
-        if not pooled:
-            x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (2, 2, 1), (2, 2, 1), "VALID")
-        x = jaxcam.tag(activation(conv(x, w["conv2"], w["bias2"], 1)), "layer2")
-        x = x.mean((0, 1)) if pooled else x.reshape(-1)
-        return x @ w["kernel"] + w["bias"]
-
-    return apply_fn
-
-
 def _explain(library: str, network: str, entry: str, sign: int = 1):
     """What explains an image as the golden entry was made."""
     place, name = entry.split("/")
@@ -91,7 +64,7 @@ def _explain(library: str, network: str, entry: str, sign: int = 1):
         own = convention.variant(method)
         method = lambda tap: -own(tap)  # noqa: E731  # one line says it
     return jaxcam.explainer(
-        _apply_fn(network),
+        apply_fn_of(network),
         networks.LAYERS if place == "both" else place,
         functools.partial(method, **KNOBS[name]) if name in KNOBS else method,
         score_fn=score_fn,
@@ -144,7 +117,7 @@ def test_guided_backpropagation_is_that_of_captum():
     weights = jax.tree.map(jnp.asarray, networks.weights("pooled"))
 
     def guided(image, target):
-        tap = jaxcam.tap(_apply_fn("pooled"), "layer2", weights, image, target)
+        tap = jaxcam.tap(apply_fn_of("pooled"), "layer2", weights, image, target)
         return jaxcam.guided_gradient(tap)
 
     found = jax.vmap(guided)(jnp.asarray(networks.images()), jnp.array(networks.TARGETS))

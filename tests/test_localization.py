@@ -41,6 +41,16 @@ def test_boxes_around_several_parts(threshold, wanted):
     assert "".join(str(int(x)) for x in found) == wanted
 
 
+@pytest.mark.parametrize(
+    ("threshold", "wanted"),
+    [(0.0, "0043"), (0.2, "0022"), (0.4, "0333"), (0.6, "2333"), (0.8, "0313")],
+)
+def test_the_published_box_is_one_of_several(threshold, wanted):
+    """That of the part with the largest outline."""
+    boxes = metrics.boxes_above(np.array(OTHER, np.float32), threshold)
+    assert wanted in {"".join(str(int(x)) for x in box) for box in boxes}
+
+
 def test_nothing_has_a_box_of_zeros():
     np.testing.assert_array_equal(metrics.boxes_above(np.zeros((4, 5)), 0.5), [[0, 0, 0, 0]])
 

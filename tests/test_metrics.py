@@ -1,11 +1,13 @@
 """Metrics against arithmetic by hand, published numbers, and what each promises."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import thorough_but
 
 import jaxcam
 from jaxcam import metrics
@@ -138,7 +140,9 @@ def test_of_a_constant_score_both_areas_are_that_score():
     constant = trial(lambda image: jnp.float32(0.3))
     for metric in (metrics.deletion, metrics.insertion, metrics.road_morf, metrics.road_lerf):
         np.testing.assert_allclose(_number(metric, constant), 0.3, rtol=1e-6)
-    for metric in (metrics.road, metrics.faithfulness_correlation, metrics.infidelity):
+    sensitivity = functools.partial(metrics.sensitivity_n, shares=(0.3,), samples=5)
+    lost = metrics.faithfulness_correlation, metrics.infidelity, sensitivity
+    for metric in (metrics.road, *lost):
         assert _number(metric, constant) == 0
 
 
@@ -250,6 +254,7 @@ def test_random_logit_compares_with_another_class():
         found = trial(heatmap_for=heatmap_for, key=jax.random.key(seed))
         np.testing.assert_allclose(metrics.random_logit(found), -1, atol=1e-6)
     assert {*asked} == {0, 2, 3}
+    np.testing.assert_allclose(metrics.random_logit(trial()), 1, rtol=1e-6)  # blind to the class
     with pytest.raises(ValueError, match=r"wanted logits \[classes\]"):
         metrics.random_logit(trial(logits=jnp.zeros(1)))
 
@@ -287,6 +292,81 @@ def test_a_metric_does_not_know_which_side_is_up(name, rng):
     np.testing.assert_allclose(
         plain, turned, atol=1e-3 if "road" in name or name == "arcc" else 1e-5
     )
+
+
+RANGES = {  # (0, 1) of all others
+    "average_sensitivity": (0, np.inf),
+    "entropy": (0, np.log(49)),
+    "faithfulness_correlation": (-1, 1),
+    "max_sensitivity": (0, np.inf),
+    "random_logit": (-1, 1),
+    "road": (-0.5, 0.5),
+    "sensitivity_n": (-1, 1),
+}
+BY_ORDER = (
+    "deletion insertion pointing relevance_rank road road_lerf road_morf tied random_logit".split()
+)
+BY_SHAPE = (
+    "border energy entropy faithfulness_correlation gini infidelity overlap sensitivity_n".split()
+)
+SLOW = "arcc insertion road road_lerf road_morf".split()
+SLOW += "faithfulness_correlation infidelity sensitivity_n".split()
+OBJECT = jnp.zeros(GRID, bool).at[2:5, 1:4].set(True)
+
+
+@functools.cache
+def _measured(name: str) -> dict[str, np.ndarray]:
+    """Of one picture, the metric of several maps in one program."""
+    maps = {
+        "random": HEATMAP,
+        "squared": HEATMAP**2,
+        "halved": HEATMAP / 2,
+        "ones": jnp.ones(GRID),
+        "zeros": jnp.zeros(GRID),
+        "one": jnp.asarray(one_hot()),
+    }
+    weights = jnp.asarray(np.random.default_rng(1).normal(size=(*GRID, 1)), jnp.float32)
+
+    def measured(heatmap):
+        return getattr(metrics, name)(
+            trial(
+                lambda image: jax.nn.sigmoid(4 * (image * weights).mean()),
+                heatmap=heatmap,
+                heatmap_of=lambda image: heatmap * image[..., 0],
+                heatmap_for=lambda target: IMAGE[..., 0],
+                inside=OBJECT,
+            )
+        )
+
+    found = jax.jit(jax.vmap(measured))(jnp.stack([*maps.values()]))
+    return dict(zip(maps, np.asarray(found), strict=True))
+
+
+@pytest.mark.parametrize("name", thorough_but(MEASURES, lambda name: name not in SLOW))
+def test_a_metric_stays_in_its_range(name):
+    low, high = RANGES.get(name, (0, 1))
+    found = np.stack([*_measured(name).values()])
+    assert (found >= low - 1e-6).all()
+    assert (found <= high + 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    "name", thorough_but([*BY_ORDER, *BY_SHAPE], lambda name: name not in SLOW)
+)
+def test_what_a_metric_does_not_know_of_a_map(name):
+    """Not its unit, and some not more than the order of its values."""
+    found = _measured(name)
+    np.testing.assert_allclose(found["halved"], found["random"], atol=2e-6)
+    if name not in BY_SHAPE:
+        np.testing.assert_allclose(found["squared"], found["random"], atol=2e-6)
+
+
+def test_what_a_map_of_ones_has_for_free():
+    wanted = dict.fromkeys("drop increase gain adcc gini random_logit".split(), 0.0)
+    wanted |= {"complexity": 1, "tied": 1, "entropy": np.log(49)}
+    wanted |= dict.fromkeys(["energy", "overlap"], 9 / 49) | {"border": 24 / 49}
+    for name, number in wanted.items():
+        np.testing.assert_allclose(_measured(name)["ones"], number, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e-12, 1e15])
