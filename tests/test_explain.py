@@ -1,5 +1,6 @@
 """The whole path: what it returns for one and several layers, and what it refuses."""
 
+import functools
 import inspect
 from typing import Any
 
@@ -311,3 +312,13 @@ def test_a_flat_map_says_why(name):
     assert (found.heatmap.max() == 0) == bool(name)
     several = jaxcam.explainer(_linear, ["layer", "layer"])(sound | changed, image(), 0)
     assert jaxcam.why_flat(several) == said
+
+
+def test_a_knob_without_a_default_is_asked_for():
+    unbound: dict[str, Any] = {
+        "random_cam": jaxcam.random_cam,
+        "the method": functools.partial(jaxcam.ss_cam, samples=2),
+    }
+    for name, method in unbound.items():
+        with pytest.raises(ValueError, match=rf"{name} has no key; bind it: functools.partial\("):
+            jaxcam.explainer(plain().apply_fn, "layer", method)

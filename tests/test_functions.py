@@ -154,6 +154,13 @@ def test_arguments_of_from_function_are_checked():
         apply_fn(VARIABLES, IMAGE)
 
 
+def test_an_image_of_other_channels_is_named_as_what_does_not_fit():
+    module = nn.Conv(2, (3, 3))
+    variables = module.init(jax.random.key(0), IMAGE[None])
+    with pytest.raises(ValueError, match="the image has other channels or another size than"):
+        jaxcam.from_linen(module)(variables, IMAGE[..., :1])
+
+
 def test_layers_by_pattern_and_without_what_no_map_can_be_made_of():
     class Weighted(nn.Module):
         def weight(self):

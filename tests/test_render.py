@@ -1,5 +1,8 @@
 """Overlays against arithmetic by hand."""
 
+import dataclasses
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib import colormaps
@@ -51,3 +54,10 @@ def test_panels_are_a_picture_of_the_rows(tmp_path):
     picture = np.asarray(Image.open(tmp_path / "panels.png"))
     assert picture.shape[0] > picture.shape[1]  # three rows of two
     assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 20
+
+
+def test_overlay_of_an_explanation_says_what_of_it_is_wanted():
+    parts = [jnp.asarray(HEATMAP)] * len(dataclasses.fields(jaxcam.Explanation))
+    whole = jaxcam.Explanation(*parts)
+    with pytest.raises(ValueError, match=r"heatmap is an Explanation; .* explanation\.heatmap"):
+        jaxcam.overlay(HEATMAP, whole)

@@ -1,5 +1,6 @@
 """What is refused at the door, with what to do: images, layers and scores that fit no map."""
 
+import inspect
 import warnings
 from typing import Any
 
@@ -19,8 +20,25 @@ def check_explained_by(method: Any, score_fn: Any, convention: Any) -> None:
     ):
         if not callable(value):
             raise ValueError(f"{name} is {value!r:.80}; wanted a function, such as {such}")
+    missing = [name for name, knob in _knobs(method).items() if knob.default is knob.empty]
+    if missing:
+        called = getattr(method, "__name__", "the method")
+        given = ", ".join(f"{name}=..." for name in missing)
+        raise ValueError(
+            f"{called} has no {' and no '.join(missing)}; bind it: "
+            f"functools.partial({called}, {given}), where key= is such as jax.random.key(0)"
+        )
     if not isinstance(convention, Convention):
         raise ValueError(f"convention is {convention!r:.80}; wanted one of jaxcam.conventions")
+
+
+def _knobs(method: Any) -> dict[str, inspect.Parameter]:
+    """What a function takes by name alone; nothing where Python cannot tell."""
+    try:
+        parameters = inspect.signature(method).parameters.items()
+    except (TypeError, ValueError):
+        return {}
+    return {name: p for name, p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 def checked_image(image: Any) -> Array:

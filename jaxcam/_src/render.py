@@ -1,11 +1,12 @@
 """Pictures: a heatmap over its image, and panels of several. NumPy in, NumPy or a file out."""
 
 from collections.abc import Mapping, Sequence
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from jaxtyping import ArrayLike, UInt8
 
+from jaxcam._src.base import Explanation
 from jaxcam._src.extras import extra
 from jaxcam._src.names import printable
 
@@ -15,9 +16,7 @@ _LATIN = 255  # the last character that the font surely has
 _LINE, _LINES = 26, 3  # letters and lines that fit below a panel
 
 
-def overlay(
-    image: ArrayLike, heatmap: ArrayLike, *, alpha: float = 0.5
-) -> UInt8[np.ndarray, "H W 3"]:
+def overlay(image: Any, heatmap: Any, *, alpha: float = 0.5) -> UInt8[np.ndarray, "H W 3"]:
     """Lays a heatmap in colour over an image.
 
     Args:
@@ -29,11 +28,16 @@ def overlay(
       The picture, `[H, W, 3]` uint8.
 
     Raises:
-      ValueError: a shape, a range or `alpha` is none of these.
+      ValueError: a type, a shape, a range or `alpha` is none of these.
     """
     with extra("cli"):
         from matplotlib import colormaps
 
+    for name, value in {"image": image, "heatmap": heatmap}.items():
+        if isinstance(value, Explanation):
+            raise ValueError(
+                f"the {name} is an Explanation; wanted overlay(image, explanation.heatmap)"
+            )
     picture, values = rgb(np.asarray(image)), np.asarray(heatmap, np.float32)
     if values.shape != picture.shape[:2]:
         raise ValueError(

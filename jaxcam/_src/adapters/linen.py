@@ -84,6 +84,12 @@ def _in_one_line(variables: Any) -> Iterator[None]:
             f"the module is in training mode ({_first_sentence(error)}); let it evaluate, often "
             "with from_linen(module, train=False), or give mutable= or rngs="
         ) from error
+    except errors.ScopeParamShapeError as error:
+        raise ValueError(
+            "the image has other channels or another size than the variables were made for, or "
+            f"they are of another module ({_first_sentence(error)}); give an image [*spatial, C] "
+            "as to module.init, without its batch axis"
+        ) from error
     except errors.FlaxError as error:
         raise ValueError(
             f"variables has the collections {list(variables)}, which do not fit the module "
