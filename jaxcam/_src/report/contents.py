@@ -139,7 +139,9 @@ def _margin(top: Sequence[float]) -> float | None:
 
 
 def _disagreement(runs: Sequence[Run]) -> list[float | None] | None:
-    return rounded(numbers.disagreement([run.cams for run in runs])) if len(runs) > 1 else None
+    if len(runs) < 2:
+        return None
+    return rounded(numbers.disagreement([run.cams for run in runs]).tolist())
 
 
 def _judged(judgement: judgements.Judgement) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from jaxcam._src.files import UsageError
 
 SIDE = 224  # of the longer side, in pixels
 _QUALITY = 75
+_EXACT = 64  # pixels: smaller pictures are kept as they are, since they are drawn large
 _AT_ONCE = 64
 
 
@@ -42,5 +43,5 @@ def webp(picture: np.ndarray) -> bytes:
     shown = Image.fromarray(np.round(255 * picture).astype(np.uint8))
     shown.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     file = io.BytesIO()
-    shown.save(file, "WEBP", quality=_QUALITY)
+    shown.save(file, "WEBP", quality=_QUALITY, lossless=max(shown.size) <= _EXACT)
     return file.getvalue()

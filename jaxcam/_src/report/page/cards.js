@@ -1,7 +1,5 @@
 // A card: an image with the chosen map over it, and what the model said.
 
-const LONGEST = 26; // letters of a name
-
 function cardOf(image) {
   const canvas = element("canvas", { role: "img" });
   canvas.setAttribute("aria-label", describe(image, setOf(state)));
@@ -16,8 +14,8 @@ function cardOf(image) {
   return opened;
 }
 
-function shortName(name) { // its end tells more than the folders before it
-  return name.length > LONGEST ? `…${name.slice(1 - LONGEST)}` : name;
+function shortName(name) { // without the folders, which the title has
+  return name.split("/").pop();
 }
 
 // Draws, or where a shard is missing says so.

@@ -4,7 +4,9 @@ const report = JSON.parse(document.getElementById("report").textContent);
 const SHARDS_KEPT = 40;
 
 function bytesOf(base64) {
-  return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  const text = atob(base64), bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  return bytes;
 }
 
 function floatsOf(base64) {

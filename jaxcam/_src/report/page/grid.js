@@ -23,6 +23,7 @@ function refreshGrid(before = null) {
   byId("nothing").hidden = shown.length > 0;
   for (const card of cards.values()) card.remove();
   cards.clear();
+  byId("grid").dataset.placed = "";
   focused = Math.min(focused, Math.max(shown.length - 1, 0));
   placeCards();
 }
@@ -47,6 +48,9 @@ function placeCards() {
   if (byId("grid-view").hidden || grid.clientWidth === 0) return;
   const { columns, side, row } = arrangement(grid.clientWidth);
   const [first, end] = inView(grid, { columns, row });
+  const placed = `${first} ${end} ${side} ${shown.length}`;
+  if (grid.dataset.placed === placed) return;
+  grid.dataset.placed = placed;
   grid.style.setProperty("--columns", columns);
   grid.style.setProperty("--side", `${side}px`);
   grid.style.setProperty("--before", `${(first / columns) * row}px`);

@@ -50,14 +50,14 @@ function likeliest(image) {
   });
 }
 
-// A row for each number, a column for each set of maps.
+// A row for each set of maps, a column for each number.
 function numberRows(image) {
   const names = [...new Set(report.sets.flatMap((set) => Object.keys(set.numbers)))];
-  const heading = element("tr", {}, element("td"), ...report.sets.map((set) =>
-    element("th", { scope: "col" }, set.method, element("small", {}, set.layer))));
-  const rows = names.map((name) => element("tr", {},
-    element("th", { scope: "row" }, `${named(name)}${signOf(name)}`),
-    ...report.sets.map((set) => element("td", {}, numberText(set.numbers[name]?.[image])))));
+  const heading = element("tr", {}, element("td"), ...names.map((name) =>
+    element("th", { scope: "col" }, `${named(name)}${signOf(name)}`)));
+  const rows = report.sets.map((set) => element("tr", {},
+    element("th", { scope: "row" }, `${set.method} `, element("small", {}, set.layer)),
+    ...names.map((name) => element("td", {}, numberText(set.numbers[name]?.[image])))));
   return [heading, ...rows];
 }
 

@@ -35,9 +35,9 @@ function mixed(a, b, share) {
 
 function rangeOf(values) {
   let low = Infinity, high = -Infinity;
-  for (const value of values) {
-    if (value < low) low = value;
-    if (value > high) high = value;
+  for (let i = 0; i < values.length; i++) {
+    if (values[i] < low) low = values[i];
+    if (values[i] > high) high = values[i];
   }
   return { low, high };
 }
@@ -50,18 +50,23 @@ function centred({ low, high }) {
 
 // Values as shares of a range, in [0, 1]; without a range all are 0.
 function shares(values, { low, high }) {
-  if (!(high > low)) return new Float32Array(values.length);
-  return values.map((value) => Math.min(Math.max((value - low) / (high - low), 0), 1));
+  const found = new Float32Array(values.length);
+  if (!(high > low)) return found;
+  for (let i = 0; i < values.length; i++) {
+    found[i] = Math.min(Math.max((values[i] - low) / (high - low), 0), 1);
+  }
+  return found;
 }
 
-// Colours a map and lays it over pixels RGBA, in place.
+// Colours shares and lays them over pixels RGBA, in place, which round by themselves.
 function blend(pixels, found, colours, opacity) {
+  const over = Float32Array.from(colours, (colour) => opacity * colour);
+  const rest = 1 - opacity;
   for (let i = 0; i < found.length; i++) {
-    const colour = 3 * Math.min(Math.floor(256 * found[i]), 255);
-    for (let c = 0; c < 3; c++) {
-      const under = pixels[4 * i + c];
-      pixels[4 * i + c] = Math.round((1 - opacity) * under + opacity * colours[colour + c]);
-    }
+    const colour = 3 * Math.min(Math.floor(256 * found[i]), 255), at = 4 * i;
+    pixels[at] = rest * pixels[at] + over[colour];
+    pixels[at + 1] = rest * pixels[at + 1] + over[colour + 1];
+    pixels[at + 2] = rest * pixels[at + 2] + over[colour + 2];
   }
 }
 

@@ -16,10 +16,18 @@ function photographOf(image) {
 
 async function decoded(image) {
   const shard = await shardOf(image);
-  const bytes = bytesOf(shard.photographs[image % report.shard]);
-  const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/webp" }));
-  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
-  const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.drawImage(bitmap, 0, 0);
-  return context.getImageData(0, 0, bitmap.width, bitmap.height);
+  const file = new Image();
+  file.src = `data:image/webp;base64,${shard.photographs[image % report.shard]}`;
+  await file.decode();
+  return pixelsOf(file);
+}
+
+const scratch = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+
+function pixelsOf(picture) {
+  const { naturalWidth: width, naturalHeight: height } = picture;
+  scratch.canvas.width = width;
+  scratch.canvas.height = height;
+  scratch.drawImage(picture, 0, 0);
+  return scratch.getImageData(0, 0, width, height);
 }

@@ -5,8 +5,15 @@ const isWrong = report.names.map((_, i) =>
   report.ownClass[i] !== null && report.prediction[i] !== null &&
   report.prediction[i] !== report.ownClass[i]);
 
-// What images can be sorted by: a label, numbers by image, and whether large ones come first.
+const sortingsOfSets = new Map();
+
 function sortings(set) {
+  if (!sortingsOfSets.has(set)) sortingsOfSets.set(set, madeSortings(set));
+  return sortingsOfSets.get(set);
+}
+
+// What images can be sorted by: a label, numbers by image, and whether large ones come first.
+function madeSortings(set) {
   const found = {
     order: { label: "as in the run", values: everyImage, largestFirst: false },
     name: { label: "name", values: ranksOf(report.names), largestFirst: false },
