@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -28,7 +29,7 @@ def draw_photographs(folder: Path, names, side=40) -> Path:
 
 def write_run(out: Path, images: Path, names, **changed) -> np.ndarray:
     """A run, and its maps, random ones; `changed` are settings, cams, or columns of the index."""
-    settings = {
+    settings: dict[str, Any] = {
         "model": MODEL, "layer": "last", "occurrence": None, "method": "grad_cam", "seed": 0,
         "target": None, "batch_size": BATCH, "images": str(images), "count": len(names),
     }  # fmt: skip
@@ -39,8 +40,9 @@ def write_run(out: Path, images: Path, names, **changed) -> np.ndarray:
     columns = answers(names) | changed
     out.mkdir()
     store.begin(out, settings, "0-of-1", LAYOUT)
-    for start in range(0, len(names), BATCH):
-        part, batch = slice(start, start + BATCH), start // BATCH
+    size = settings["batch_size"]
+    for batch in range(-(-len(names) // size)):
+        part = slice(batch * size, (batch + 1) * size)
         kept = {name: column[part] for name, column in columns.items()}
         store.write_index(out, batch, kept | store.write_maps(out, batch, cams[part]), LAYOUT)
     return cams

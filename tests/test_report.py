@@ -194,12 +194,12 @@ def test_the_policy_allows_the_page_its_own_script_alone(capsys, images, tmp_pat
 def test_many_images_are_in_a_folder_beside_the_page(capsys, images, tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "MOST_INSIDE", 5)
     monkeypatch.setattr(contents, "SHARD", 3)
+    beside = tmp_path / "report_shards"
     write_run(tmp_path / "run", images, NAMES)
     for _ in range(2):  # the second replaces the first
         assert report(capsys, tmp_path, tmp_path / "run")[0] == 0
         head = held(tmp_path)["report"]
         assert (head["folder"], head["shard"]) == ("report_shards", 3)
-        beside = tmp_path / "report_shards"
         assert sorted(path.name for path in beside.iterdir()) == ["0.js", "1.js", "2.js"]
         assert (beside / "2.js").read_text().startswith("jaxcamShard(2, {")
     monkeypatch.setattr(writing, "MOST_INSIDE", 50)
@@ -309,18 +309,12 @@ def test_the_border_is_that_of_the_metric(rng):
 
 def test_disagreement_is_one_less_the_mean_rank_correlation(rng):
     maps = [rng.random((4, 5, 5), np.float32) for _ in range(3)]
-    wanted = [
-        1 - np.mean([spearmanr(a.ravel(), b.ravel())[0] for a, b in _pairs([m[i] for m in maps])])
-        for i in range(4)
-    ]
+    ranks = [spearmanr(np.reshape([m[i] for m in maps], (3, -1)), axis=1)[0] for i in range(4)]
+    wanted = [1 - matrix[np.triu_indices(3, 1)].mean() for matrix in np.array(ranks)]
     np.testing.assert_allclose(numbers.disagreement(maps), wanted, atol=1e-5)
     same = [maps[0], np.exp(maps[0]), np.asarray(jnp.repeat(maps[0], 2, 1))]
     assert numbers.disagreement(same[:2]).max() < 1e-6  # ranks alone count
     assert numbers.disagreement([maps[0], same[2]]).shape == (4,)  # of another size
-
-
-def _pairs(maps):
-    return [(a, b) for i, a in enumerate(maps) for b in maps[i + 1 :]]
 
 
 def test_the_mean_of_a_class_is_of_ranged_maps(rng):

@@ -96,6 +96,8 @@ def rows(folder: Path, settings: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 def _run(folder: Path, settings: Mapping[str, Any]) -> Run:
     found = rows(folder, settings)
+    if len(found["image"]) != settings["count"]:
+        raise ValueError(f"it has {len(found['image'])} of {settings['count']} images")
     cams = store.read_maps(folder, _batches(folder, settings))
     return Run(folder, settings, Path(settings["images"]), found["image"], _answers(found), cams)
 
