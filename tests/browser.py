@@ -67,11 +67,7 @@ class Watched:
 
     def drawn(self) -> None:
         """Waits until all canvases that are there are drawn."""
-        self.wait_until(
-            "[...document.querySelectorAll('[data-wanted]')].every(drawnNow)".replace(
-                "drawnNow", "(canvas) => canvas.dataset.drawn === canvas.dataset.wanted"
-            )
-        )
+        self.wait_until("!document.querySelector('canvas[data-drawn=no]')")
 
     def pixels(self, selector: str) -> list[int]:
         """Those of a canvas, RGBA."""

@@ -33,7 +33,7 @@ def write_run(out: Path, images: Path, names, **changed) -> np.ndarray:
         "model": MODEL, "layer": "last", "occurrence": None, "method": "grad_cam", "seed": 0,
         "target": None, "batch_size": BATCH, "images": str(images), "count": len(names),
     }  # fmt: skip
-    settings |= {key: changed.pop(key) for key in settings if key in changed}
+    settings |= {key: changed.pop(key) for key in ({*settings} - {"target"}) & {*changed}}
     cams = changed.pop("cams", None)
     if cams is None:
         cams = np.random.default_rng(0).random((len(names), *SIZE), np.float32)

@@ -340,7 +340,7 @@ def test_a_thousand_cards_scroll(watched, many):
         watched.drawn()
         assert watched.tell("document.activeElement.title") == f"photo{place:04}.png"
     watched.tell("scrollTo(0, document.documentElement.scrollHeight)")
-    watched.wait_until("document.querySelector('[title=\"photo0999.png\"] canvas')?.dataset.drawn")
+    watched.wait_until("document.querySelector('[title=\"photo0999.png\"] canvas[data-drawn=yes]')")
     assert watched.tell("document.querySelectorAll('#grid li').length") < 120
 
 

@@ -46,6 +46,7 @@ def head(compared: Compared, root: Path, truth: Sequence[tuple[int, str]] | None
         "targetTexts": _target_texts(classes),
         "ownClass": own_class,
         "ownClassIs": "labelled" if truth else "explained",
+        "isTruth": bool(truth) or _has_targets(compared.first),
         "prediction": [place.get(pair) for pair in predicted],
         "confidence": rounded(answers["prediction_probability"]),
         "margin": rounded(_margin(top) for top in answers["top_probabilities"]),
@@ -123,6 +124,11 @@ def _target_texts(classes: Sequence[tuple[int, str]]) -> list[str]:
     """What names a class as `--target`: its number, unless numbers are names here."""
     are_names = any(name.isdecimal() for _, name in classes)
     return [name if are_names else str(i) for i, name in classes]
+
+
+def _has_targets(run: Run) -> bool:
+    """Whether a list gave what was explained, image by image, and not one choice for all."""
+    return "count" in run.settings and run.settings["target"] is None
 
 
 def _groups(own_class: Sequence[int | None]) -> dict[int, list[int]]:

@@ -25,6 +25,8 @@ from jaxcam._src.files import UsageError, writable_folder
 MOST_INSIDE = 2000  # images of a page without a folder beside it
 COLOURS = ("viridis", "cividis", "turbo", "magma", "gray")
 SIGNED_COLOURS = "RdBu_r"
+_LOADS = " 'strict-dynamic'"  # the page's own script may load others
+_NO_SINKS = "; require-trusted-types-for 'script'"  # nor make any of text, nor markup
 _PAGE = Path(__file__).parent / "page"
 _SCRIPTS = (
     "data maps photographs state selection painting controls cards grid classes large summary main"
@@ -74,16 +76,16 @@ def write(
             found = sorted((part / "shards").iterdir(), key=lambda path: int(path.stem))
             blocks |= {f"shard-{path.stem}": path.read_text() for path in found}
             shutil.rmtree(part / "shards")
-        (part / "page").write_text(document(blocks, title), encoding="utf-8")
+        (part / "page").write_text(document(blocks, title, inside), encoding="utf-8")
 
 
-def document(blocks: Mapping[str, str], title: str) -> str:
-    """The page with these blocks of JSON."""
+def document(blocks: Mapping[str, str], title: str, inside: bool) -> str:
+    """The page with these blocks of JSON; `inside` tells that no shard is beside it."""
     style = (_PAGE / "style.css").read_text()
     script = '"use strict";\n' + "\n".join((_PAGE / f"{n}.js").read_text() for n in _SCRIPTS)
     policy = (
-        f"default-src 'none'; script-src '{_hash(script)}' 'strict-dynamic'; "
-        f"style-src '{_hash(style)}'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; script-src '{_hash(script)}'{_NO_SINKS if inside else _LOADS}; "
+        f"style-src '{_hash(style)}'; img-src data:; base-uri 'none'; form-action 'none'"
     )
     data = "\n".join(
         f'<script type="application/json" id="{html.escape(name)}">{content}</script>'

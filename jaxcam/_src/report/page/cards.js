@@ -20,7 +20,7 @@ function shortName(name) { // without the folders, which the title has
 
 // Draws, or where a shard is missing says so.
 function drawInto(canvas, image, set, scaleOf = ownScale) {
-  paint(canvas, image, set, scaleOf).catch((error) => {
+  paintMap(canvas, image, set, scaleOf).catch((error) => {
     canvas.setAttribute("aria-label", error.message);
     canvas.title = error.message;
   });

@@ -7,7 +7,8 @@ function startClasses() {
   showClass();
 }
 
-function showClass() {
+function showClass(before = null) {
+  if (isLookAlone(before)) return;
   const own = report.classes.indexOf(state.class);
   byId("class-page").hidden = state.class === "" || own < 0 || state.image !== "";
   if (byId("class-page").hidden) return;
@@ -40,8 +41,8 @@ function meanFigure(own, set) {
   const { method, layer } = report.sets[set];
   const canvas = element("canvas", { role: "img" });
   canvas.setAttribute("aria-label", `mean of ${method} at ${layer} over the images of ${state.class}`);
-  const look = { ...lookOf({ ...state, signed: false }, set), opacity: 1 };
-  request(canvas, () => show(canvas, overlaid(null, map, look, () => ({ low: 0, high: 1 }))));
+  const look = () => ({ ...lookOf({ ...state, signed: false }, set), opacity: 1 });
+  paint(canvas, () => overlaid(null, map, look(), () => ({ low: 0, high: 1 })));
   return element("figure", {}, canvas, element("figcaption", {},
     element("strong", {}, method), element("span", {}, layer)));
 }

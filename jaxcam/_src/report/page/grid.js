@@ -16,6 +16,7 @@ function startGrid() {
 }
 
 function refreshGrid(before = null) {
+  if (isLookAlone(before)) return;
   byId("grid-view").hidden = state.image !== "";
   if (before && before.image === "" && state.image !== "") return; // it is as it was, on the return
   shown = selected(state);

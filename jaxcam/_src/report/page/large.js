@@ -10,10 +10,11 @@ function startLarge() {
 }
 
 function showLarge(before = null) {
+  if (isLookAlone(before)) return;
   const image = report.names.indexOf(state.image);
   byId("large").hidden = image < 0;
   if (image < 0) {
-    if (before && before.image !== "") focusCard(Math.max(shown.indexOf(report.names.indexOf(before.image)), 0));
+    if (before && before.image !== "") focusCard(Math.max(placeOf(before.image), 0));
     return;
   }
   describeLarge(image);
@@ -24,11 +25,16 @@ function showLarge(before = null) {
   }
 }
 
+function placeOf(name) { // among those that are shown
+  return shown.indexOf(report.names.indexOf(name));
+}
+
 function describeLarge(image) {
-  const place = shown.indexOf(image);
+  const place = placeOf(state.image);
   byId("large-title").textContent = state.image;
   byId("place").textContent = place < 0 ? "" : `${place + 1} of ${shown.length}`;
-  byId("answer").replaceChildren(answerOf(image), element("span", {}, truthOf(image)));
+  byId("answer").replaceChildren(answerOf(image), element("span", {}, truthOf(image)),
+    element("span", {}, disagreementOf(image)));
   byId("likeliest").replaceChildren(...likeliest(image));
   byId("numbers").replaceChildren(...numberRows(image));
   byId("for-numbers").hidden = byId("numbers").childElementCount === 0;
@@ -38,6 +44,11 @@ function describeLarge(image) {
 function truthOf(image) {
   const own = report.ownClass[image];
   return own === null ? "" : `${report.ownClassIs} as ${report.classes[own]}`;
+}
+
+function disagreementOf(image) {
+  const number = report.disagreement?.[image] ?? null;
+  return number === null ? "" : `disagreement of the maps ${number.toFixed(3)}`;
 }
 
 function likeliest(image) {
@@ -116,7 +127,7 @@ function commandOf(image, set) {
 }
 
 function turn(step) {
-  const place = shown.indexOf(report.names.indexOf(state.image)) + step;
+  const place = placeOf(state.image) + step;
   if (place >= 0 && place < shown.length) change({ image: report.names[shown[place]] });
 }
 

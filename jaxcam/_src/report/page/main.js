@@ -6,4 +6,6 @@ startControls();
 startGrid();
 startClasses();
 startLarge();
+whenChanged(repaintWhereLookAlone);
+if (innerWidth <= 700) document.querySelector(".look").open = false;
 addEventListener("hashchange", readAddress);

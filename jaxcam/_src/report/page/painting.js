@@ -8,6 +8,7 @@ const colourTables = Object.fromEntries(
 );
 
 const waiting = new Map(); // canvas -> what draws it; the last request counts
+const painters = new WeakMap(); // canvas -> what paints it anew, as is chosen by then
 
 function request(canvas, draw) {
   if (waiting.size === 0) requestAnimationFrame(drawSome);
@@ -24,22 +25,29 @@ function drawSome() {
   if (waiting.size > 0) requestAnimationFrame(drawSome);
 }
 
+// Paints a canvas with pixels that are made when it is its turn, now and when the look changes.
+function paint(canvas, pixelsOfLook) {
+  painters.set(canvas, () => paint(canvas, pixelsOfLook));
+  canvas.dataset.drawn = "no";
+  request(canvas, () => show(canvas, pixelsOfLook()));
+}
+
+// A change of the look alone needs no other cards; others make theirs anew.
+function repaintWhereLookAlone(before) {
+  if (!isLookAlone(before)) return;
+  document.querySelectorAll("canvas[data-drawn]").forEach((canvas) => painters.get(canvas)?.());
+}
+
 // Paints the map of an image over its photograph; set null is the photograph alone.
-async function paint(canvas, image, set, scaleOf = ownScale) {
-  const chosen = state;
-  canvas.dataset.wanted = `${image} ${set}`;
-  canvas.removeAttribute("data-drawn");
+async function paintMap(canvas, image, set, scaleOf) {
+  canvas.dataset.drawn = "no";
   const [photograph, map] = await Promise.all([
     photographOf(image),
     set === null ? null : mapOf(image, set),
   ]);
-  if (canvas.dataset.wanted !== `${image} ${set}`) return; // it shows another image by now
-  request(canvas, () => {
-    const pixels = map
-      ? overlaid(photograph, map, lookOf(chosen, set), (range) => scaleOf(chosen, set, range))
-      : photograph ?? greyPixels(BLANK, BLANK);
-    show(canvas, pixels);
-  });
+  paint(canvas, () => (map
+    ? overlaid(photograph, map, lookOf(state, set), (range) => scaleOf(state, set, range))
+    : photograph ?? greyPixels(BLANK, BLANK)));
 }
 
 // How the maps of a set look, by what was chosen.
@@ -82,5 +90,5 @@ function show(canvas, pixels) {
   canvas.height = pixels.height;
   canvas.classList.toggle("coarse", pixels.width < 128); // whose pixels are the picture
   canvas.getContext("2d", { willReadFrequently: true }).putImageData(pixels, 0, 0);
-  canvas.dataset.drawn = canvas.dataset.wanted;
+  canvas.dataset.drawn = "yes";
 }

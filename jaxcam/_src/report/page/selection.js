@@ -1,7 +1,7 @@
 // Which images are shown, and in which order.
 
 const everyImage = report.names.map((_, image) => image);
-const isWrong = report.names.map((_, i) =>
+const isWrong = report.names.map((_, i) => report.isTruth &&
   report.ownClass[i] !== null && report.prediction[i] !== null &&
   report.prediction[i] !== report.ownClass[i]);
 

@@ -18,6 +18,8 @@ const DEFAULTS = {
   image: "", // by name; "" is the grid
 };
 
+const LOOK = ["opacity", "contour", "colours", "scale", "signed"];
+
 let state = { ...DEFAULTS };
 const listeners = [];
 
@@ -40,6 +42,12 @@ function readAddress() {
   listeners.forEach((listener) => listener(before));
 }
 
+// Whether nothing else changed than how maps are drawn.
+function isLookAlone(before) {
+  const same = (key) => LOOK.includes(key) || before[key] === state[key];
+  return before !== null && Object.keys(DEFAULTS).every(same);
+}
+
 function hashOf(chosen) {
   const other = Object.keys(DEFAULTS).filter((key) => chosen[key] !== DEFAULTS[key]);
   return new URLSearchParams(other.map((key) => [key, String(chosen[key])])).toString();
@@ -50,6 +58,8 @@ function stateOf(hash) {
   for (const [key, text] of new URLSearchParams(hash)) {
     if (key in DEFAULTS) found[key] = valueOf(text, DEFAULTS[key]);
   }
+  if (!report.names.includes(found.image)) found.image = "";
+  if (!report.classes.includes(found.class)) found.class = "";
   return found;
 }
 
