@@ -241,6 +241,14 @@ def _spoil(tmp_path, how):
         write_run(run, images, NAMES, cams=np.zeros((7, 5), np.float32))
     if how == "no run":
         shutil.rmtree(run)
+    if how == "strange explanations":
+        shutil.rmtree(run)
+        run.mkdir()
+        (run / "explanations.json").write_text('{"images": [{"image": 5}]}')
+    if how == "strange numbers":
+        shutil.rmtree(run)
+        columns = {"top_names": [["cat"]] * 7, "target_name": [None] * 7}
+        write_run(run, images, NAMES, **columns)
 
 
 BAD = {
@@ -254,6 +262,8 @@ BAD = {
     "damaged settings": "run.json is damaged",
     "other settings": "run.json is damaged",
     "no count": "run is damaged",
+    "strange explanations": "run is damaged",
+    "strange numbers": "report.html stopped: ",
     "signals": "has maps of shape [5]; wanted [h, w]",
 }
 

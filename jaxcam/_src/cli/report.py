@@ -47,7 +47,8 @@ def run(options: argparse.Namespace) -> int:
         known = contents.head(compared, root, _truth(images, model, names))
         return {**known, "missing": missing, "notes": notes}
 
-    writing.write(options.out, head, shards, len(names))
+    with files.one_line(f"the report {options.out} stopped"):
+        writing.write(options.out, head, shards, len(names))
     return _say(options.out, compared, missing, notes)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxcam._src.evaluation.measures import MEASURES
-from jaxcam._src.report import judgements, numbers
+from jaxcam._src.report import classes, judgements, numbers
 from jaxcam._src.report.runs import Run
 from jaxcam._src.report.side_by_side import Compared, Label
 
@@ -31,10 +31,10 @@ def head(compared: Compared, root: Path, truth: Sequence[tuple[int, str]] | None
     explained = [*zip(answers["target"], answers["target_name"], strict=True)]
     predicted = [*zip(answers["prediction"], answers["prediction_name"], strict=True)]
     own = [*truth] if truth else explained
-    classes = sorted({pair for pair in (*explained, *predicted, *own) if pair[0] >= 0})
-    place = {pair: i for i, pair in enumerate(classes)}
+    known = sorted({pair for pair in (*explained, *predicted, *own) if pair[0] >= 0})
+    place = {pair: i for i, pair in enumerate(known)}
     own_class = [place.get(pair) for pair in own]
-    groups = _groups(own_class)
+    groups = classes.groups(own_class)
     sets = zip(compared.runs, compared.labels, strict=True)
     return {
         "model": compared.first.settings["model"],
@@ -42,8 +42,8 @@ def head(compared: Compared, root: Path, truth: Sequence[tuple[int, str]] | None
         "shard": SHARD,
         "names": compared.first.names,
         "errors": answers["error"],
-        "classes": _told_apart(classes),
-        "targetTexts": _target_texts(classes),
+        "classes": classes.told_apart(known),
+        "targetTexts": classes.target_texts(known),
         "ownClass": own_class,
         "ownClassIs": "labelled" if truth else "explained",
         "isTruth": bool(truth) or _has_targets(compared.first),
@@ -114,30 +114,9 @@ def _options(settings: Mapping[str, Any]) -> str:
     )
 
 
-def _told_apart(classes: Sequence[tuple[int, str]]) -> list[str]:
-    """Their names, with a number where two classes share one."""
-    names = [name for _, name in classes]
-    return [f"{name} ({i})" if names.count(name) > 1 else name for i, name in classes]
-
-
-def _target_texts(classes: Sequence[tuple[int, str]]) -> list[str]:
-    """What names a class as `--target`: its number, unless numbers are names here."""
-    are_names = any(name.isdecimal() for _, name in classes)
-    return [name if are_names else str(i) for i, name in classes]
-
-
 def _has_targets(run: Run) -> bool:
     """Whether a list gave what was explained, image by image, and not one choice for all."""
     return "count" in run.settings and run.settings["target"] is None
-
-
-def _groups(own_class: Sequence[int | None]) -> dict[int, list[int]]:
-    """The images of each class that has two or more: of one, the map is its mean."""
-    groups: dict[int, list[int]] = {}
-    for i, own in enumerate(own_class):
-        if own is not None:
-            groups.setdefault(own, []).append(i)
-    return {own: members for own, members in sorted(groups.items()) if len(members) > 1}
 
 
 def _margin(top: Sequence[float]) -> float | None:

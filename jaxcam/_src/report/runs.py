@@ -5,7 +5,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,22 +13,11 @@ import numpy as np
 
 from jaxcam._src.files import UsageError
 from jaxcam._src.pipeline import store
+from jaxcam._src.report import answers
 
 CHOICES = ("method", "layer", "occurrence", "seed", "target")  # that tell a run from another
 _DAMAGES = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 _KEPT = ("run.json", "explanations.json")
-_ANSWERS = {
-    "error": None,
-    "prediction": -1,
-    "prediction_name": None,
-    "prediction_probability": None,
-    "target": -1,
-    "target_name": None,
-    "target_probability": None,
-    "flat": None,
-    "top_names": (),
-    "top_probabilities": (),
-}
 
 
 class Run(NamedTuple):
@@ -99,7 +88,8 @@ def _run(folder: Path, settings: Mapping[str, Any]) -> Run:
     if len(found["image"]) != settings["count"]:
         raise ValueError(f"it has {len(found['image'])} of {settings['count']} images")
     cams = store.read_maps(folder, _batches(folder, settings))
-    return Run(folder, settings, Path(settings["images"]), found["image"], _answers(found), cams)
+    root = Path(settings["images"])
+    return Run(folder, settings, root, found["image"], answers.filled(found), cams)
 
 
 def _batches(folder: Path, settings: Mapping[str, Any]) -> range:
@@ -121,35 +111,9 @@ def _explained(folder: Path, settings: Mapping[str, Any]) -> Run:
     names = [Path(path).relative_to(root).as_posix() for path in paths]
     # Only names: a record that says "../x" reads nothing outside of the folder.
     cams = [np.load(folder / Path(r["cam"]).name, allow_pickle=False) for r in records]
-    columns = [_columns_of(record) for record in records]
+    columns = [answers.of_record(record) for record in records]
     found = {name: [row[name] for row in columns] for name in columns[0]}
-    return Run(folder, settings, root, names, _answers(found), np.stack(cams))
-
-
-def _columns_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What an index would say of an image of `explain`."""
-    top, target = record["top"], record["target"]
-    of_target = [one["probability"] for one in top if one["class"] == target["class"]]
-    return {
-        "prediction": top[0]["class"],
-        "prediction_name": top[0]["name"],
-        "prediction_probability": top[0]["probability"],
-        "target": target["class"],
-        "target_name": target["name"],
-        "target_probability": of_target[0] if of_target else None,
-        "flat": record["flat"],
-        "top_names": [one["name"] for one in top],
-        "top_probabilities": [one["probability"] for one in top if one["probability"] is not None],
-    }
-
-
-def _answers(found: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    """The columns that the page shows; a default where an image or an older run has no entry."""
-    count = len(found["target"])
-    return {
-        name: [default if x is None else x for x in found.get(name, [None] * count)]
-        for name, default in _ANSWERS.items()
-    }
+    return Run(folder, settings, root, names, answers.filled(found), np.stack(cams))
 
 
 @contextlib.contextmanager
