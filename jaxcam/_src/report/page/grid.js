@@ -52,14 +52,16 @@ function placeCards() {
   const placed = `${first} ${end} ${side} ${shown.length}`;
   if (grid.dataset.placed === placed) return;
   grid.dataset.placed = placed;
-  grid.style.setProperty("--columns", columns);
   grid.style.setProperty("--side", `${side}px`);
-  grid.style.setProperty("--before", `${(first / columns) * row}px`);
   grid.style.setProperty("--height", `${Math.ceil(shown.length / columns) * row}px`);
   for (const [place, card] of cards) {
     if ((place < first || place >= end) && !card.contains(document.activeElement)) removeCard(place);
   }
   for (let place = first; place < end; place++) if (!cards.has(place)) addCard(grid, place);
+  for (const [place, { style }] of cards) {
+    style.left = `${(place % columns) * (side + GAP)}px`;
+    style.top = `${Math.floor(place / columns) * row}px`;
+  }
 }
 
 function removeCard(place) {
