@@ -49,7 +49,7 @@ function numberOf(image) {
   const set = setOf(state), { flat, flatReasons } = report.sets[set];
   const { label, values } = sortings(set)[state.sort] ?? {};
   const isNumber = values && !["order", "name", "wrong", "flat", "confidence"].includes(state.sort);
-  if (isNumber && values[image] !== null) return `${label}: ${values[image].toFixed(3)}`;
+  if (isNumber && values[image] !== null) return `${values[image].toFixed(3)} ${label}`;
   if (missing.has(image)) return "photograph missing";
   return flat[image] === null ? "" : `flat: ${flatReasons[flat[image]]}`;
 }
