@@ -46,6 +46,7 @@ CHECKED = [
     "metrics",
     "pipeline",
     "render",
+    "report",
     "scores",
     "sharding",
     "tokens",

@@ -16,7 +16,7 @@ FLOORS = [
     {"explain"},
     {"evaluation"},
     {"audit", "pipeline"},
-    {"demo"},
+    {"demo", "report"},
     {"cli"},
 ]
 READERS_OF_JAXPRS = {"cut", "derivatives/structure"}

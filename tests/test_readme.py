@@ -71,7 +71,7 @@ def folder_of_a_user(tmp_path, monkeypatch):
 @pytest.mark.thorough
 def test_commands_run(folder_of_a_user, capsys):
     lines = [line for block in _blocks("bash") for line in block.splitlines() if "pip" not in line]
-    assert len(lines) == 7
+    assert len(lines) == 8
     for line in lines:
         program, *arguments = shlex.split(line)
         assert program == "jaxcam"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxcam import __version__
-from jaxcam._src.cli import audit, batches, evaluate, explain, lists, run, streams
+from jaxcam._src.cli import audit, batches, evaluate, explain, lists, report, run, streams
 from jaxcam._src.cli.model import METHODS
 from jaxcam._src.compiling import keep_programs
 from jaxcam._src.files import UsageError
@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 
     explaining, checking = _add_explain(commands), _add_audit(commands)
     running, judging = _add_run(commands), _add_evaluate(commands)
+    _add_report(commands)
     factory = "a function without arguments that returns a jaxcam.Model (default: %(default)s)"
     for command in (listing, explaining, running, judging, checking):
         command.add_argument("--model", default="jaxcam:digits_relu", help=factory)
@@ -124,6 +125,22 @@ def _add_evaluate(commands: Any) -> argparse.ArgumentParser:
     )
     judging.set_defaults(command=evaluate.run)
     return judging
+
+
+def _add_report(commands: Any) -> None:
+    reporting = commands.add_parser("report", help="a page of what runs found, side by side")
+    folders = "a folder that run, explain or evaluate wrote, all over the same images"
+    reporting.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=folders)
+    where = (
+        "the folder of the images, where they have moved; or a list of them, whose column target "
+        "tells which answers are wrong"
+    )
+    reporting.add_argument("--images", type=Path, help=where)
+    seen = "whose preprocess shows photographs as it sees them (default: the run's, if of jaxcam)"
+    reporting.add_argument("--model", help=f"a function that returns a jaxcam.Model, {seen}")
+    page = "page to write (default: %(default)s)"
+    reporting.add_argument("--out", type=Path, default=Path("jaxcam-report.html"), help=page)
+    reporting.set_defaults(command=report.run)
 
 
 def _add_choices(command: argparse.ArgumentParser) -> None:

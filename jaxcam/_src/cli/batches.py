@@ -41,9 +41,9 @@ def add_options(command: argparse.ArgumentParser, where: str) -> None:
     command.add_argument("--share", default="0/1", help=parts)
 
 
-def check_packages(command: str) -> None:
+def check_packages(command: str, packages: Sequence[str] = ("grain", "pyarrow")) -> None:
     """Refuses to begin where a package is missing."""
-    for package in ("grain", "pyarrow"):
+    for package in packages:
         if not importlib.util.find_spec(package):
             raise UsageError(f"{command} needs {package}; pip install 'jaxcam-xai[run]'")
 

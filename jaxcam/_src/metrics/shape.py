@@ -50,7 +50,12 @@ def border(trial: Trial, *, share: float = 0.1) -> Float[Array, ""]:
       trial: whose heatmap.
       share: of each side, from both of its ends, that counts as border, in (0, 1/2].
     """
-    values = accumulated(trial.heatmap)
+    return border_share(trial.heatmap, share)
+
+
+def border_share(heatmap: Float[Array, "*size"], share: float = 0.1) -> Float[Array, ""]:
+    """The same of a heatmap alone."""
+    values = accumulated(heatmap)
     inner = values[tuple(_inner(side, share) for side in values.shape)].sum()
     return quotient(values.sum() - inner, values.sum())
 

@@ -63,7 +63,7 @@ def evaluation_stepper(
 
 def layout_of(numbers: Mapping[str, Any]) -> store.Layout:
     """What the index holds, from the numbers of one method: those of a curve are kept."""
-    curves = {f"{name}_curve": list for name, value in numbers.items() if value.ndim}
+    curves = {f"{name}_curve": list[float] for name, value in numbers.items() if value.ndim}
     return store.Layout(_COLUMNS | dict.fromkeys(numbers, float) | curves)
 
 

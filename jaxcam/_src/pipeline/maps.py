@@ -19,6 +19,8 @@ _COLUMNS = {
     "target_probability": float,
     "target_logit": float,
     "flat": str,
+    "top_names": list[str],
+    "top_probabilities": list[float],
     "maps": str,
     "row": int,
     "error": str,
@@ -42,11 +44,14 @@ def _write(job: Job, folder: Path, done: Finished) -> None:
     cam = np.where(good.reshape(-1, *(1,) * (found.cam.ndim - 1)), found.cam, np.nan)
     columns = {"image": done.names, "error": errors}
     for field, values in found._replace(flat=np.array(REASONS)[found.flat])._asdict().items():
-        if field != "cam":
+        if field not in ("cam", "top", "top_probability"):
             columns[field] = _where(good, values.tolist())
     for field in ("prediction", "target"):
         names = [job.model.class_names[c] for c in getattr(found, field)]
         columns[f"{field}_name"] = _where(good, names)
+    top = [[job.model.class_names[c] for c in classes] for classes in found.top]
+    columns |= {"top_names": _where(good, top)}
+    columns |= {"top_probabilities": _where(good, found.top_probability.tolist())}
     columns |= store.write_maps(folder, done.batch, cam.astype(np.float32))
     store.write_index(folder, done.batch, columns, LAYOUT)
 

@@ -29,6 +29,8 @@ class Found(NamedTuple):
       target_probability: its softmax probability.
       target_logit: its logit.
       flat: why the map is flat, as in an `Explanation`; 0 where it is not.
+      top: the likeliest classes, `[n, 5]`, or all where there are fewer; none of a single logit.
+      top_probability: their softmax probabilities.
     """
 
     cam: Array
@@ -38,6 +40,11 @@ class Found(NamedTuple):
     target_probability: Array
     target_logit: Array
     flat: Array
+    top: Array
+    top_probability: Array
+
+
+_TOP = 5
 
 
 def stepper(apply_fn: ApplyFn, variables: PyTree, layer: str | SplitFn, method: WeightsFn) -> Step:
@@ -79,7 +86,8 @@ def _found(explanation: Explanation) -> Found:
     logits, target = explanation.logits.astype(jnp.float32), explanation.target
     one = len(logits) == 1  # of which a softmax is 1, whatever it is
     probabilities = jnp.full_like(logits, jnp.nan) if one else jax.nn.softmax(logits)
-    top = jnp.argmax(logits)
+    first = jnp.argmax(logits)
     cam = explanation.cam.astype(jnp.float32)
-    scores = probabilities[top], target, probabilities[target], logits[target]
-    return Found(cam, top, *scores, explanation.flat)
+    scores = probabilities[first], target, probabilities[target], logits[target]
+    top_probability, top = jax.lax.top_k(probabilities, 0 if one else min(_TOP, len(logits)))
+    return Found(cam, first, *scores, explanation.flat, top, top_probability)

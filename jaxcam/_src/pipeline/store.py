@@ -24,11 +24,11 @@ class Layout(NamedTuple):
     """What the files of a run hold.
 
     Attributes:
-      columns: of the index, each of str, int, float or list, of floats.
+      columns: of the index, each of str, int, float, list[str] or list[float].
       has_maps: whether there are maps too.
     """
 
-    columns: Mapping[str, type]
+    columns: Mapping[str, Any]
     has_maps: bool = False
 
 
@@ -121,7 +121,8 @@ def write_index(folder: Path, batch: int, columns: Mapping[str, list], layout: L
     import pyarrow as pa
     import pyarrow.parquet
 
-    types = {str: pa.string(), int: pa.int32(), float: pa.float32(), list: pa.list_(pa.float32())}
+    types: dict[Any, Any] = {str: pa.string(), int: pa.int32(), float: pa.float32()}
+    types |= {list[kind]: pa.list_(types[kind]) for kind in (str, float)}
     schema = pa.schema([(name, types[kind]) for name, kind in layout.columns.items()])
     with whole_file(_index(folder, batch)) as file:
         table = pa.table({**columns}, schema=schema)
@@ -133,8 +134,18 @@ def read_index(folder: Path, batches: Sequence[int], columns: Sequence[str] | No
     import pyarrow as pa
     import pyarrow.parquet
 
-    tables = (pyarrow.parquet.read_table(_index(folder, b), columns=columns) for b in batches)
+    options: dict[str, Any] = {"columns": columns, "page_checksum_verification": True}
+    tables = (pyarrow.parquet.read_table(_index(folder, b), **options) for b in batches)
     return pa.concat_tables(tables)
+
+
+def read_maps(folder: Path, batches: Sequence[int]) -> np.ndarray:
+    """The maps of these batches, `[n, *spatial]`."""
+    found = []
+    for batch in batches:
+        with np.load(_maps(folder, batch), allow_pickle=False) as file:
+            found.append(file["cam"])
+    return np.concatenate(found)
 
 
 def errors(folder: Path, batches: Sequence[int]) -> dict[str, str]:
