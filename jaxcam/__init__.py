@@ -106,6 +106,7 @@ from jaxcam._src.weights.grouped import group_cam
 from jaxcam._src.weights.guided import guided_grad_cam, guided_gradient
 from jaxcam._src.weights.optimised import opti_cam
 from jaxcam._src.weights.perturbation import is_cam, score_cam, ss_cam
+from jaxcam._src.weights.sampled import rise
 from jaxcam._src.weights.smoothed import (
     integrated_grad_cam,
     smooth,
@@ -193,6 +194,7 @@ __all__ = [
     "random_cam",
     "recipro_cam",
     "rest",
+    "rise",
     "score_cam",
     "shapley_cam",
     "sharded",
