@@ -67,6 +67,7 @@ from jaxcam._src.scores import (
     finer,
     label_log_probability,
     label_probability,
+    log_odds,
     log_probability,
     logit,
     margin,
@@ -105,6 +106,7 @@ from jaxcam._src.weights.grouped import group_cam
 from jaxcam._src.weights.guided import guided_grad_cam, guided_gradient
 from jaxcam._src.weights.optimised import opti_cam
 from jaxcam._src.weights.perturbation import is_cam, score_cam, ss_cam
+from jaxcam._src.weights.sampled import rise
 from jaxcam._src.weights.smoothed import (
     integrated_grad_cam,
     smooth,
@@ -180,6 +182,7 @@ __all__ = [
     "layer_cam",
     "layers",
     "load_canvases",
+    "log_odds",
     "log_probability",
     "logit",
     "margin",
@@ -191,6 +194,7 @@ __all__ = [
     "random_cam",
     "recipro_cam",
     "rest",
+    "rise",
     "score_cam",
     "shapley_cam",
     "sharded",

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import rest_is_thorough
 
 import jaxcam
 from jaxcam._src.base import Derivatives
@@ -13,6 +14,13 @@ from jaxcam._src.weights.curvature import alpha_from
 
 SHAPE = (3, 2, 5)
 closed = functools.partial(jaxcam.grad_cam_plus_plus, derivatives_fn=jaxcam.closed_form)
+
+
+DENSE = jax.random.normal(jax.random.key(5), (SHAPE[-1], 4))
+HEADS = {
+    "curved": lambda a: jnp.sin(3 * a).mean((0, 1)) @ DENSE.astype(a.dtype),
+    "plain": lambda a: a.mean((0, 1)) @ DENSE.astype(a.dtype),
+}
 
 
 def _tap(score, activations):
@@ -62,6 +70,21 @@ def test_exact_form_is_equation_10(x64):
     activations = _activations()
     found = jaxcam.grad_cam_plus_plus(_tap(_smooth, activations))
     np.testing.assert_allclose(found, _by_hand(_smooth, activations), rtol=1e-9)
+
+
+@pytest.mark.parametrize("head", rest_is_thorough(HEADS))
+def test_exact_form_of_log_odds_is_equation_10(x64, head):
+    def score(a):
+        logits = HEADS[head](a)
+        return logits[2] - jnp.log(jnp.exp(jnp.delete(logits, 2)).sum())
+
+    def apply_fn(variables, x):
+        return HEADS[head](jaxcam.tag(x, "layer"))
+
+    tap = jaxcam.tap(apply_fn, "layer", None, _activations(), 2, score_fn=jaxcam.log_odds)
+    found = jaxcam.grad_cam_plus_plus(tap)
+    np.testing.assert_allclose(found, _by_hand(score, tap.activations), rtol=1e-9)
+    assert not np.allclose(found, closed(tap), rtol=1e-2)  # the score curves, if the head does not
 
 
 def test_closed_and_exact_form_differ_on_a_smooth_head(x64):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import rest_is_thorough, thorough_but
 
 import jaxcam
 from jaxcam._src.derivatives.structure.pooled_linear import why_not_pooled_linear
@@ -53,6 +54,66 @@ def test_derivatives_do_not_depend_on_chunk_size(chunk_size):
     found = jaxcam.derivatives(_mixing, POINT, chunk_size=chunk_size)
     # Loose: another batch is vectorised otherwise, and float32 rounds otherwise.
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+AT = np.array([[7, 0, 3], [11, 7, 2]])
+OF_AT = FUNCTIONS | {
+    "piecewise linear": lambda x: jax.nn.relu(x).max(axis=0).sum() - 2 * x[0, 0, 0]
+}
+
+
+@pytest.mark.parametrize("name", thorough_but(OF_AT, {"mixing", "softmax"}.__contains__))
+def test_derivatives_of_chosen_coordinates_are_those_of_all(x64, name):
+    f = OF_AT[name]
+    x = jnp.asarray(POINT, jnp.float64)
+    few = jax.jit(lambda x, at: jaxcam.derivatives(f, x, at=at))
+    for at in (AT, AT[0, 0]):  # of several, all may be the cheaper way; of one, they are not
+        for found, wanted in zip(few(x, at), _brute(f, x), strict=True):
+            assert found.shape == at.shape
+            np.testing.assert_allclose(found, wanted.reshape(-1)[at], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("chunk_size", rest_is_thorough([4, 1, 1000]))
+def test_chosen_coordinates_do_not_depend_on_chunk_size_or_vmap(chunk_size):
+    wanted = jaxcam.derivatives(_mixing, POINT)
+    few = functools.partial(jaxcam.derivatives, _mixing, POINT, chunk_size=chunk_size)
+    for found in (few(at=AT), jax.jit(jax.vmap(lambda at: few(at=at)))(AT)):
+        for one, of_all in zip(found, wanted, strict=True):
+            # Loose: another batch is vectorised otherwise, and float32 rounds otherwise.
+            np.testing.assert_allclose(one, of_all.reshape(-1)[AT], rtol=1e-4, atol=1e-5)
+
+
+def test_chosen_coordinates_cost_a_direction_each():
+    runs = []
+
+    def f(x):
+        jax.debug.callback(lambda: runs.append(1))
+        return _mixing(x)
+
+    jax.block_until_ready(jaxcam.derivatives(f, POINT, at=AT, chunk_size=1))
+    jax.effects_barrier()
+    assert len(runs) == 1 + AT.size  # one to read the program
+
+
+def test_an_index_of_no_coordinate_is_refused_or_nan():
+    for at in (12, -1, np.array([0, 12]), np.uint8(200)):
+        with pytest.raises(ValueError, match=r"at holds .*; x has the flat indices 0 to 11\. For"):
+            jaxcam.derivatives(_mixing, POINT, at=at)
+    for at in (1.0, True, jnp.ones(2)):
+        with pytest.raises(ValueError, match=r"at is of dtype \w+; wanted flat indices"):
+            jaxcam.derivatives(_mixing, POINT, at=at)
+    for f in (_mixing, jnp.sum):
+        traced = jax.jit(lambda at, f=f: jaxcam.derivatives(f, POINT, at=at))(
+            jnp.array([-1, 2, 12])
+        )
+        for found, wanted in zip(traced, jaxcam.derivatives(f, POINT), strict=True):
+            assert np.isnan(found[jnp.array([0, 2])]).all()
+            np.testing.assert_allclose(found[1], wanted.reshape(-1)[2], rtol=1e-4, atol=1e-5)
+
+
+def test_no_coordinate_has_no_derivatives():
+    none = jaxcam.derivatives(FUNCTIONS["cubic"], POINT, at=np.zeros((2, 0), int))
+    assert [d.shape for d in none] == [(2, 0)] * 3
 
 
 def test_closed_form_is_exact_for_a_piecewise_linear_function():

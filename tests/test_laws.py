@@ -25,7 +25,7 @@ def _quick(method):
 METHODS = {name: _quick(method) for name, method in cli.METHODS.items()}
 # The methods see nothing of the framework, so each framework's network meets a few of them only.
 KINDS = ["score_cam", "integrated_grad_cam"]
-MAPS = {"recipro_cam", "integrated_grad_cam", "group_cam", "fem"}  # without weights
+MAPS = {"recipro_cam", "integrated_grad_cam", "group_cam", "rise", "fem"}  # without weights
 BLIND = {"eigen_cam", "fem", "random_cam", "uniform"}  # to the score
 # Where nothing speaks against the class, no activation is rare, and no group helps the class.
 FLAT_HERE = {"counterfactual_grad_cam", "fem", "group_cam"}
@@ -81,7 +81,7 @@ def test_heatmap_is_in_range_and_not_flat(case, name):
     assert heatmap.shape == case.image.shape[:-1]
     assert heatmap.min() == 0
     np.testing.assert_allclose(heatmap.max(), 1, rtol=1e-6)
-    assert explanation.cam.min() >= 0 or name == "recipro_cam"  # whose map are scores
+    assert explanation.cam.min() >= 0 or name in {"recipro_cam", "rise"}  # of scores
     chex.assert_tree_all_finite(explanation)
 
 

@@ -143,6 +143,30 @@ def test_top_k_channels_are_those_that_vary_most():
     np.testing.assert_allclose(jaxcam.score_cam(tap, top_k=99), jaxcam.score_cam(tap), rtol=1e-6)
 
 
+def _mean_size_of_gradient(tap):
+    return abs(jax.grad(tap.score_activations)(tap.activations)).mean((0, 1))
+
+
+@pytest.mark.parametrize("rank_fn", rest_is_thorough([jaxcam.grad_cam, _mean_size_of_gradient]))
+def test_top_k_channels_are_those_that_rank_highest(rank_fn):
+    tap = _tap_with_flat_channels([])
+    row = jax.random.normal(jax.random.key(1), (8, 2))[:, 1]  # the gradient, but for h w
+    ranks = row if rank_fn is jaxcam.grad_cam else abs(row)
+    found = jax.jit(lambda: jaxcam.score_cam(tap, top_k=3, rank_fn=rank_fn))()[0, 0]
+    assert {*np.flatnonzero(found)} == {*np.argsort(-ranks)[:3].tolist()}
+    everything = jaxcam.score_cam(tap)[0, 0]
+    np.testing.assert_allclose(
+        found, jnp.where(found > 0, everything, 0) / everything[found > 0].sum(), rtol=1e-5
+    )
+
+
+def test_a_rank_of_anything_but_channels_is_refused():
+    with pytest.raises(
+        ValueError, match=r"rank_fn returned shape \(6, 5, 8\); wanted one .* 8 chan"
+    ):
+        jaxcam.score_cam(_tap(), top_k=3, rank_fn=jaxcam.layer_cam)
+
+
 @pytest.mark.parametrize(
     "method",
     [

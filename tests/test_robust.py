@@ -25,10 +25,10 @@ import jaxcam
 from jaxcam._src import cli, methods
 
 FEW = {"samples": 2, "steps": 2}
-KEYED = {"random_cam", "ss_cam", "smooth_grad_cam_plus_plus"}
+KEYED = {"random_cam", "ss_cam", "smooth_grad_cam_plus_plus", "rise"}
 BLIND = {"eigen_cam", "fem", "random_cam", "uniform"}  # to the score
 SPREAD = {"score_cam", "ss_cam", "is_cam", "opti_cam"}  # a softmax, of equal scores 1 / K
-MAPS = {"recipro_cam", "integrated_grad_cam", "group_cam", "fem"}  # in place of weights
+MAPS = {"recipro_cam", "integrated_grad_cam", "group_cam", "rise", "fem"}  # in place of weights
 NEGATIVE = {"counterfactual_grad_cam", "random_cam"}  # here, where there is one channel
 
 

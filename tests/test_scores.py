@@ -8,6 +8,7 @@ import pytest
 import jaxcam
 
 LOGITS = np.array([1.5, -2.0, 0.25, 3.0])
+SOFTMAX = [jaxcam.probability, jaxcam.log_probability, jaxcam.log_odds]
 
 
 def _softmax():
@@ -27,11 +28,11 @@ def test_scores_match_their_formulas(x64, target):
         jaxcam.log_probability(logits, target), np.log(_softmax()[target]), rtol=1e-12
     )
     np.testing.assert_allclose(jaxcam.margin(logits, target), _lead(target), rtol=1e-12)
+    odds = np.exp(LOGITS[target]) / np.exp(np.delete(LOGITS, target)).sum()
+    np.testing.assert_allclose(jaxcam.log_odds(logits, target), np.log(odds), rtol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "score_fn", [jaxcam.logit, jaxcam.probability, jaxcam.log_probability, jaxcam.margin]
-)
+@pytest.mark.parametrize("score_fn", [jaxcam.logit, *SOFTMAX, jaxcam.margin])
 @pytest.mark.parametrize("target", [-1, 4])
 def test_a_traced_target_out_of_range_is_nan(score_fn, target):
     score = jax.jit(score_fn)(jnp.asarray(LOGITS, jnp.float32), target)
@@ -40,7 +41,7 @@ def test_a_traced_target_out_of_range_is_nan(score_fn, target):
 
 def test_only_the_logit_sees_a_constant_added_to_all():
     logits = jnp.asarray(LOGITS, jnp.float32)
-    for score_fn in (jaxcam.probability, jaxcam.log_probability, jaxcam.margin):
+    for score_fn in (*SOFTMAX, jaxcam.margin):
         np.testing.assert_allclose(score_fn(logits, 2), score_fn(logits + 4, 2), rtol=1e-5)
     assert jaxcam.logit(logits + 4, 2) == jaxcam.logit(logits, 2) + 4
 
@@ -80,6 +81,34 @@ def test_derivatives_of_a_confident_log_probability_keep_their_digits(x64):
     np.testing.assert_allclose(slope(jnp.float32), slope(jnp.float64), rtol=2e-6)
 
 
+@pytest.mark.parametrize("target", [0, 1])
+def test_log_odds_of_large_logits_are_exact_and_have_a_slope(target):
+    """Where the softmax is 0 or 1 in float32, and `exp` of a logit is not finite."""
+    logits = jnp.array([500.0, -500.0, -499.0])
+    wanted = [500.0 + 499 - np.log1p(np.exp(-1)), -1000.0][target]
+    np.testing.assert_allclose(jaxcam.log_odds(logits, target), wanted, rtol=1e-6)
+    share = 1 / (1 + np.exp(1))
+    slopes = [[1, -share, share - 1], [-1, 1, 0]][target]
+    np.testing.assert_allclose(jax.grad(jaxcam.log_odds)(logits, target), slopes, rtol=1e-6)
+    shifted = jaxcam.log_odds(jnp.array([1.5, 0.25]) + 2.0**18, 0)
+    assert shifted == 1.25  # exactly, of two classes
+
+
+def test_log_odds_are_those_of_the_probability_under_jit_and_vmap():
+    logits = 3 * jax.random.normal(jax.random.key(0), (5, 4))
+    odds = jax.jit(jax.vmap(jaxcam.log_odds))(logits, jnp.arange(5) % 4)
+    chance = jnp.stack([jaxcam.probability(row, i % 4) for i, row in enumerate(logits)])
+    np.testing.assert_allclose(jax.nn.sigmoid(odds), chance, rtol=1e-5)  # float32 exp
+
+
+def test_log_odds_of_half_precision_accumulate_in_float32():
+    logits = jnp.zeros(5000, jnp.bfloat16)
+    found = jaxcam.log_odds(logits, 3)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, -np.log(4999), rtol=1e-6)
+    assert np.isnan(jaxcam.log_odds(logits.at[7].set(jnp.nan), 3))
+
+
 def test_finer_compares_with_the_nearest_logits():
     logits = jnp.array([1.0, 5.0, 4.0, 7.5, -3.0])
     # Nearest to 5 are 4, 7.5 and 1.
@@ -108,8 +137,8 @@ def test_finer_of_one_class_or_no_reference_is_refused():
 
 @pytest.mark.parametrize("wrong", [4, -1, np.int64(4), np.uint8(200), jnp.asarray(4)])
 def test_a_target_that_is_no_class_is_refused_where_it_is_known(wrong):
-    scores = [jaxcam.logit, jaxcam.probability, jaxcam.log_probability, jaxcam.margin]
-    for score_fn in (*scores, jaxcam.finer, jaxcam.rest, jaxcam.label_probability):
+    others = [jaxcam.margin, jaxcam.finer, jaxcam.rest, jaxcam.label_probability]
+    for score_fn in (jaxcam.logit, *SOFTMAX, *others):
         with pytest.raises(ValueError, match=r"no class; the model has classes 0 to 3"):
             score_fn(jnp.asarray(LOGITS, jnp.float32), wrong)
 
@@ -146,10 +175,7 @@ def test_a_binary_target_is_0_or_1(target):
     assert np.isnan(jax.jit(jaxcam.binary_probability)(jnp.zeros(1), target))
 
 
-@pytest.mark.parametrize(
-    "score_fn",
-    [jaxcam.probability, jaxcam.log_probability, jaxcam.margin, jaxcam.finer, jaxcam.rest],
-)
+@pytest.mark.parametrize("score_fn", [*SOFTMAX, jaxcam.margin, jaxcam.finer, jaxcam.rest])
 def test_a_score_that_compares_classes_refuses_one_logit_and_names_the_binary_ones(score_fn):
     with pytest.raises(ValueError, match=r"there is one logit.*jaxcam.binary_logit"):
         score_fn(jnp.zeros(1), 0)

@@ -25,6 +25,7 @@ from jaxcam._src.weights.gradient import (
 from jaxcam._src.weights.grouped import group_cam
 from jaxcam._src.weights.optimised import opti_cam
 from jaxcam._src.weights.perturbation import is_cam, score_cam, ss_cam
+from jaxcam._src.weights.sampled import rise
 from jaxcam._src.weights.smoothed import integrated_grad_cam, smooth_grad_cam_plus_plus
 
 _ALL = (
@@ -45,6 +46,7 @@ _ALL = (
     ss_cam,
     is_cam,
     group_cam,
+    rise,
     opti_cam,
     eigen_cam,
     eigen_grad_cam,

@@ -58,6 +58,25 @@ def log_probability(logits: Float[Array, "*classes"], target: Any) -> Float[Arra
     return -(lead + jnp.log1p(odds + jnp.expm1(-lead)))
 
 
+def log_odds(logits: Float[Array, "*classes"], target: Any) -> Float[Array, ""]:
+    """The logarithm of the odds of the target class, `log(p / (1 - p))` of its probability `p`.
+
+    `y_c - log sum_{d != c} exp(y_d)`, the logit against all others together: the contrast of
+    DiffGradCAM (Piland et al. 2025, https://arxiv.org/abs/2506.08514). It is `margin`, made smooth,
+    and of two classes the difference of their logits. Unlike the probability and its logarithm it
+    does not saturate where the model is sure.
+
+    Arguments and errors as for `logit`; two classes at least.
+    """
+    score = _pick(logits, target)
+    _check_several(logits, "log_odds")
+    is_target = jnp.arange(len(logits)) == target
+    # Differences first, so that a constant added to all logits takes no digits.
+    others = jnp.where(is_target, -jnp.inf, accumulated(logits) - score)
+    lead = jax.lax.stop_gradient(others.max())
+    return -(lead + jnp.log(jnp.exp(others - lead).sum()))
+
+
 def margin(logits: Float[Array, "*classes"], target: Any) -> Float[Array, ""]:
     """The lead of the target's logit over the best other one, negative when it does not lead.
 

@@ -42,6 +42,7 @@ SCORES: dict[str, ScoreFn] = {
         scores.logit,
         scores.probability,
         scores.log_probability,
+        scores.log_odds,
         scores.margin,
         scores.rest,
         scores.finer,

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from jaxcam._src.base import Derivatives
 from jaxcam._src.derivatives import exact
@@ -12,7 +14,13 @@ from jaxcam._src.derivatives.structure import Structure, check, structure
 __all__ = ["Structure", "closed_form", "derivatives", "structure"]
 
 
-def derivatives(f: Callable[[Array], Array], x: ArrayLike, *, chunk_size: int = 256) -> Derivatives:
+def derivatives(
+    f: Callable[[Array], Array],
+    x: ArrayLike,
+    *,
+    at: ArrayLike | None = None,
+    chunk_size: int = 256,
+) -> Derivatives:
     """Exact pure first, second and third derivatives along each coordinate of `x`.
 
     They are the derivatives that JAX's automatic differentiation defines: zero at the kinks of
@@ -32,21 +40,28 @@ def derivatives(f: Callable[[Array], Array], x: ArrayLike, *, chunk_size: int = 
       f: a scalar function of `x`, three times differentiable by JAX.
       x: the point, `[*positions, channels]`, n numbers. Other layouts give the same result; they
         show less structure.
+      at: along which coordinates alone: their flat indices, in `[0, n)`, in any shape, such as
+        `numpy.ravel_multi_index((rows, columns, channels), x.shape)`. They cost a direction each,
+        or what all cost where that is fewer directions. None is all coordinates.
       chunk_size: directions evaluated at once. Memory is that of so many evaluations of `f`, and
         for "piecewise linear first" the Jacobian. The result does not depend on it.
 
     Returns:
-      `Derivatives`, each entry with the shape of `x`, in its dtype or float32 if that is smaller.
+      `Derivatives`, each entry with the shape of `x`, or of `at`, in the dtype of `x` or float32 if
+      that is smaller. Inside a trace an index out of range cannot be refused, and gives NaN.
 
     Raises:
-      ValueError: `x` is no floating-point array, `f(x)` is no scalar, or `chunk_size` is below 1;
-        `f` has both a `custom_vjp` and a `while_loop`, which no mode of differentiation passes.
+      ValueError: `x` is no floating-point array, `f(x)` is no scalar, `at` holds anything but
+        indices of `x`, or `chunk_size` is below 1; `f` has both a `custom_vjp` and a `while_loop`,
+        which no mode of differentiation passes.
     """
     x = jnp.asarray(x)
     check(f, x)
     if chunk_size < 1:
         raise ValueError(f"chunk_size is {chunk_size}; it counts directions, so choose 1 or more")
-    return exact.cheapest(f, x, chunk_size)
+    if at is None:
+        return exact.cheapest(f, x, chunk_size)
+    return exact.chosen(f, x, _indices(at, x.size), chunk_size)
 
 
 def closed_form(f: Callable[[Array], Array], x: Float[Array, "*shape"]) -> Derivatives:
@@ -56,3 +71,21 @@ def closed_form(f: Callable[[Array], Array], x: Float[Array, "*shape"]) -> Deriv
     arrives at eq. 19 of the paper (Chattopadhay et al. 2018, https://arxiv.org/abs/1710.11063).
     """
     return exact.linear(f, x)
+
+
+def _indices(at: ArrayLike, size: int) -> Int[Array, "*at"]:
+    """Refuses what is no index, where its value is known: not inside a trace."""
+    dtype = jnp.asarray(at).dtype
+    if not jnp.issubdtype(dtype, jnp.integer):
+        raise ValueError(f"at is of dtype {dtype}; wanted flat indices of x, integers")
+    try:
+        known = np.ravel(at).tolist()
+    except jax.errors.TracerArrayConversionError:
+        known = []
+    wrong = [index for index in known if not 0 <= index < size]
+    if wrong:
+        raise ValueError(
+            f"at holds {wrong[0]}; x has the flat indices 0 to {size - 1}. For indices along its "
+            "axes use numpy.ravel_multi_index(indices, x.shape)"
+        )
+    return jnp.asarray(at, int)

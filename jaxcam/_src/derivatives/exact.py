@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.base import Derivatives
@@ -16,6 +16,7 @@ from jaxcam._src.derivatives.structure import (
     LinearFirst,
     Local,
     LocalPooled,
+    Plan,
     Pooled,
     plan,
 )
@@ -26,13 +27,40 @@ def cheapest(
     f: Callable[[Array], Array], x: Float[Array, "*shape"], chunk_size: int
 ) -> Derivatives:
     """The derivatives by the way that the structure of `f` makes cheapest."""
+    return _by_plan(_checked_plan(f, x), f, x, chunk_size)
+
+
+def chosen(
+    f: Callable[[Array], Array], x: Float[Array, "*shape"], at: Int[Array, "*at"], chunk_size: int
+) -> Derivatives:
+    """The derivatives along the coordinates `at`, flat indices of `x`; NaN where there is none.
+
+    A direction for each of them, or all derivatives where the structure of `f` needs no more.
+    """
+    planned = _checked_plan(f, x)
+    outcome = planned.program.outcome
+    if outcome.reverse and planned.directions <= at.size:
+        found = Derivatives(*(d.reshape(-1)[at] for d in _by_plan(planned, f, x, chunk_size)))
+    else:
+        found = _along(f, x, at.reshape(-1), chunk_size, outcome.forward)
+    known = (at >= 0) & (at < x.size)
+    return Derivatives(*(jnp.where(known, d.reshape(at.shape), jnp.nan) for d in found))
+
+
+def _checked_plan(f: Callable[[Array], Array], x: Float[Array, "*shape"]) -> Plan:
     planned = plan(f, x)
-    program, outcome = planned.program, planned.program.outcome
-    if not (outcome.forward or outcome.reverse):
+    if not (planned.program.outcome.forward or planned.program.outcome.reverse):
         raise ValueError(
             "the function has both a custom_vjp and a while_loop between its argument and its "
             "result, which JAX can differentiate in neither mode; use a custom_jvp or a scan"
         )
+    return planned
+
+
+def _by_plan(
+    planned: Plan, f: Callable[[Array], Array], x: Float[Array, "*shape"], chunk_size: int
+) -> Derivatives:
+    program, outcome = planned.program, planned.program.outcome
     match planned.case:
         case Linear() if outcome.reverse:
             return linear(f, x)
@@ -58,6 +86,18 @@ def dense(
     f: Callable[[Array], Array], x: Float[Array, "*shape"], chunk_size: int, *, forward: bool = True
 ) -> Derivatives:
     """A direction for each coordinate: right for every function."""
+    found = _along(f, x, jnp.arange(x.size), chunk_size, forward)
+    return Derivatives(*(values.reshape(x.shape) for values in found))
+
+
+def _along(
+    f: Callable[[Array], Array],
+    x: Float[Array, "*shape"],
+    indices: Int[Array, " n"],
+    chunk_size: int,
+    forward: bool,
+) -> Derivatives:
+    """The derivatives along some coordinates, `[n]`, a direction each."""
 
     def along_coordinate(index):
         direction = basis(index, x)
@@ -68,8 +108,8 @@ def dense(
         found = gradient(x), *jax.jvp(second, (x,), (direction,))
         return Derivatives(*(jnp.vdot(d, direction) for d in found))
 
-    found = mapped(along_coordinate, jnp.arange(x.size), chunk_size)
-    return Derivatives(*(accumulated(values).reshape(x.shape) for values in found))
+    found = mapped(along_coordinate, indices, chunk_size)
+    return Derivatives(*map(accumulated, found))
 
 
 def _pooled(program: Program, case: Pooled, x: Array, chunk_size: int) -> Derivatives:

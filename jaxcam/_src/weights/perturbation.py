@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float
 
 from jaxcam._src.arithmetic import accumulated
-from jaxcam._src.base import Key, Tap
+from jaxcam._src.base import Key, Tap, WeightsFn
 from jaxcam._src.chunks import check_counts, mapped_where
 from jaxcam._src.maps import unit_range, upsample
 
@@ -19,6 +19,7 @@ def score_cam(
     chunk_size: int = 16,
     top_k: int | None = None,
     dtype: DTypeLike | None = None,
+    rank_fn: WeightsFn | None = None,
 ) -> Float[Array, "*ones K"]:
     """Score-CAM: softmax of the scores of the image seen through each channel.
 
@@ -30,10 +31,15 @@ def score_cam(
     Args:
       chunk_size: masked images in memory at once (under `vmap`, of each image); no result depends
         on it.
-      top_k: how many channels, those of the largest standard deviation, take part; others weigh 0.
-        The rule of Faster-Score-CAM (https://github.com/tabayashi0117/Score-CAM). None is all.
+      top_k: how many channels, those that `rank_fn` ranks highest, take part; others weigh 0. None
+        is all.
       dtype: of masked images and variables while the model runs, such as bfloat16; scores are in
         the dtype of the model's own logits. None is that of the image.
+      rank_fn: tap -> one number for each channel, used with `top_k`, such as a method of weights
+        `[1, ..., 1, K]`. None is the standard deviation, the rule of Faster-Score-CAM
+        (https://github.com/tabayashi0117/Score-CAM); `jaxcam.grad_cam`, the mean gradient, is that
+        of gScoreCAM (Chen et al. 2022, https://doi.org/10.1007/978-3-031-26316-3_35), with 300
+        channels, by its code https://github.com/anguyen8/gScoreCAM.
 
     Cost: K forward, less flat channels
     Avoid: many channels, or a score with little spread, where all weights are about 1 / K
@@ -42,10 +48,11 @@ def score_cam(
       Weights `[1, ..., 1, K]`, of sum 1; positive, but for channels that take no part.
 
     Raises:
-      ValueError: `chunk_size` or `top_k` is below 1, or `dtype` is not floating.
+      ValueError: `chunk_size` or `top_k` is below 1, `dtype` is not floating, or `rank_fn` gives
+        not one number for each channel.
     """
     mask_fn = functools.partial(mask_of, tap)
-    return softmax(tap, masked_scores(tap, mask_fn, chunk_size, top_k, dtype))
+    return softmax(tap, masked_scores(tap, mask_fn, chunk_size, top_k, dtype, rank_fn))
 
 
 def ss_cam(
@@ -57,6 +64,7 @@ def ss_cam(
     chunk_size: int = 16,
     top_k: int | None = None,
     dtype: DTypeLike | None = None,
+    rank_fn: WeightsFn | None = None,
 ) -> Float[Array, "*ones K"]:
     """SS-CAM: Score-CAM whose scores are averaged over noisy masks.
 
@@ -68,7 +76,7 @@ def ss_cam(
       key: of the noise; images explained under one `vmap` share it, unless it is mapped too.
       samples: noisy masks for each channel.
       sigma: of the noise; the masks are in [0, 1].
-      chunk_size, top_k, dtype: as for `score_cam`.
+      chunk_size, top_k, dtype, rank_fn: as for `score_cam`.
 
     Cost: 35 K forward (samples K), less flat channels
     Avoid: small sample counts, where the noise of sigma 2 outweighs the mask
@@ -77,10 +85,10 @@ def ss_cam(
       Weights `[1, ..., 1, K]`, as of `score_cam`.
 
     Raises:
-      ValueError: a count is below 1, or `dtype` is not floating.
+      ValueError: a count is below 1; else as for `score_cam`.
     """
     check_counts(samples=samples)
-    knobs = chunk_size, top_k, dtype
+    knobs = chunk_size, top_k, dtype, rank_fn
 
     def scores(key):
         noise = jax.random.normal(key, (*tap.image.shape[:-1], 1), accumulated(tap.image).dtype)
@@ -97,6 +105,7 @@ def is_cam(
     chunk_size: int = 16,
     top_k: int | None = None,
     dtype: DTypeLike | None = None,
+    rank_fn: WeightsFn | None = None,
 ) -> Float[Array, "*ones K"]:
     """IS-CAM: Score-CAM whose scores are averaged over the strength of the mask.
 
@@ -105,7 +114,7 @@ def is_cam(
 
     Args:
       samples: N, strengths for each channel.
-      chunk_size, top_k, dtype: as for `score_cam`.
+      chunk_size, top_k, dtype, rank_fn: as for `score_cam`.
 
     Cost: 10 K forward (samples K), less flat channels
     Avoid: models without biases, whose score is proportional to the strength
@@ -114,10 +123,10 @@ def is_cam(
       Weights `[1, ..., 1, K]`, as of `score_cam`.
 
     Raises:
-      ValueError: a count is below 1, or `dtype` is not floating.
+      ValueError: a count is below 1; else as for `score_cam`.
     """
     check_counts(samples=samples)
-    knobs = chunk_size, top_k, dtype
+    knobs = chunk_size, top_k, dtype, rank_fn
 
     def scores(strength):
         return masked_scores(tap, lambda a: strength * mask_of(tap, a), *knobs)
@@ -132,6 +141,7 @@ def masked_scores(
     chunk_size: int = 16,
     top_k: int | None = None,
     dtype: DTypeLike | None = None,
+    rank_fn: WeightsFn | None = None,
 ) -> Float[Array, " K"]:
     """The scores of the image times `mask_fn` of each channel: `[*spatial]` -> `[*size, 1]`.
 
@@ -147,7 +157,7 @@ def masked_scores(
 
     channels = jnp.moveaxis(tap.activations, -1, 0)
     values = channels.reshape(len(channels), -1)
-    kept = _kept(values, top_k)
+    kept = _kept(tap, top_k, rank_fn)
     flat = kept & (values == values[:, :1]).all(axis=1)
     first_flat = jnp.argmax(flat)  # which stands for all of them
     live = kept & (~flat | (jnp.arange(len(flat)) == first_flat))
@@ -158,13 +168,24 @@ def masked_scores(
     return jnp.where(kept, jnp.where(flat, scores[first_flat], scores), -jnp.inf)
 
 
-def _kept(channels: Float[Array, "K values"], top_k: int | None) -> Bool[Array, " K"]:
-    """The channels with the largest standard deviation: all, or `top_k`."""
+def _kept(tap: Tap, top_k: int | None, rank_fn: WeightsFn | None) -> Bool[Array, " K"]:
+    """The channels that take part: all, or the `top_k` that rank highest."""
+    channels = tap.activations.shape[-1]
     if top_k is None:
-        return jnp.ones(len(channels), bool)
+        return jnp.ones(channels, bool)
     check_counts(top_k=top_k)
-    order = jnp.argsort(accumulated(channels).std(axis=1), descending=True)
-    return jnp.zeros(len(channels), bool).at[order[:top_k]].set(True)
+    ranks = (rank_fn or _deviation)(tap)
+    if ranks.size != channels:
+        raise ValueError(
+            f"rank_fn returned shape {ranks.shape}; wanted one number for each of the {channels} "
+            "channels, such as jaxcam.grad_cam gives"
+        )
+    order = jnp.argsort(ranks.reshape(-1), descending=True)
+    return jnp.zeros(channels, bool).at[order[:top_k]].set(True)
+
+
+def _deviation(tap: Tap) -> Float[Array, " K"]:
+    return accumulated(tap.activations).std(axis=tap.spatial_axes)
 
 
 def mask_of(tap: Tap, channel: Float[Array, "*spatial"]) -> Float[Array, "*size 1"]:
