@@ -12,9 +12,10 @@ from test_cli import run_command
 from test_pipeline import files_of, kill_once, start
 
 import jaxcam
-from jaxcam._src.cli.evaluate import FLOORS
+from jaxcam._src.cli.evaluate import DEAR, FLOORS
 from jaxcam._src.demo.bundle import FOLDER
 from jaxcam._src.files import UsageError
+from jaxcam._src.methods import METHODS, describe
 from jaxcam._src.pipeline.objects import Object, inside_of
 
 LAYER = ["--layer", "stage3"]
@@ -283,3 +284,8 @@ def test_bad_input_is_one_line_and_no_file(capsys, canvases, tmp_path, arguments
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_what_takes_most_of_the_time_is_known_by_its_cost():
+    dear = {name for name in METHODS if DEAR.match(describe(name).cost)}
+    assert dear == {"score_cam", "ablation_cam", "ss_cam", "is_cam", "rise", "opti_cam"}

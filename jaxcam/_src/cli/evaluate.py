@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,6 +37,7 @@ FLOORS: dict[str, Method] = {
     f.__name__: f for f in (uniform, random_cam, centred_gaussian, edge_map)
 }
 OFTEN = ["grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam"]
+DEAR = re.compile(r"(\d+ )?K (forward|times)|\d{3,} forward")  # of what a method says of its cost
 SCORES: dict[str, ScoreFn] = {
     f.__name__: f
     for f in (
@@ -147,6 +149,10 @@ def _methods(
             say(f"left out: {name}: {refusal}")
         else:
             taken[name] = method
+    if "all" in options.method:
+        costs = {name: methods.describe(name).cost for name in taken if name in METHODS}
+        dear = [f"{name} ({cost})" for name, cost in costs.items() if DEAR.match(cost)]
+        say(f"most of the time, K the channels of the layer: {', '.join(dear)}")
     return taken
 
 
