@@ -23,7 +23,8 @@ def mapped(f: Callable[[Any], _Result], xs: Shaped[Array, "n ..."], chunk_size: 
     check_counts(chunk_size=chunk_size)
 
     def run(own: Array) -> _Result:
-        return jax.lax.map(f, own, batch_size=min(chunk_size, len(own)))
+        at_once = min(chunk_size, max(len(own), 1))
+        return jax.lax.map(f, own, batch_size=at_once)
 
     return _dealt(run, xs)
 
