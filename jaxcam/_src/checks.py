@@ -35,7 +35,7 @@ def check_explained_by(method: Any, score_fn: Any, convention: Any) -> None:
 def _knobs(method: Any) -> dict[str, inspect.Parameter]:
     """What a function takes by name alone; nothing where Python cannot tell."""
     try:
-        parameters = inspect.signature(method).parameters.items()
+        parameters = inspect.signature(method, follow_wrapped=False).parameters.items()
     except (TypeError, ValueError):
         return {}
     return {name: p for name, p in parameters if p.kind is p.KEYWORD_ONLY}
