@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from tiers import rest_is_thorough
 
 import jaxcam
 from jaxcam._src import cli, files
@@ -210,8 +209,9 @@ def test_bad_input_is_one_line_exit_code_2_and_no_file(capsys, tmp_path, argumen
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
-    ("model", "layer"), rest_is_thorough([("digits_silu", "stage3/conv2"), ("digits_relu", None)])
+    ("model", "layer"), [("digits_silu", "stage3/conv2"), ("digits_relu", None)]
 )
 def test_audit_of_a_folder_and_several_layers(capsys, tmp_path, model, layer):
     """The closed form is far from exact inside the SiLU network, and exact everywhere else."""

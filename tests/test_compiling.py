@@ -7,6 +7,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from tiers import rest_is_thorough
 
 import jaxcam
 from jaxcam._src import compiling
@@ -41,7 +42,9 @@ def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
     assert jaxcam.compiler_options() == {}
 
 
-@pytest.mark.parametrize("chosen", ["JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME", "HOME"])
+@pytest.mark.parametrize(
+    "chosen", rest_is_thorough(["JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME", "HOME"])
+)
 def test_programs_are_kept_where_the_user_says(tmp_path, chosen):
     places = {"XDG_CACHE_HOME": tmp_path / "jaxcam", "HOME": tmp_path / ".cache" / "jaxcam"}
     names = ("JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME")

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiers import rest_is_thorough
 
 import jaxcam
 from jaxcam._src.base import Derivatives
@@ -72,7 +71,8 @@ def test_exact_form_is_equation_10(x64):
     np.testing.assert_allclose(found, _by_hand(_smooth, activations), rtol=1e-9)
 
 
-@pytest.mark.parametrize("head", rest_is_thorough(HEADS))
+@pytest.mark.thorough
+@pytest.mark.parametrize("head", HEADS)
 def test_exact_form_of_log_odds_is_equation_10(x64, head):
     def score(a):
         logits = HEADS[head](a)

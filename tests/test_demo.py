@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import rest_is_thorough
 
 import jaxcam
 from jaxcam._src.demo import bundle, canvases, train
@@ -41,7 +42,7 @@ def test_no_digit_is_both_trained_on_and_tested(digits):
     assert not known & unseen
 
 
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("name", rest_is_thorough(ACTIVATIONS))
 def test_shipped_weights_recognise_fresh_canvases(digits, name):
     fresh = canvases.draw(digits[1], 1000, seed=77)
     variables = bundle.load_variables(name)

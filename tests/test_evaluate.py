@@ -96,6 +96,7 @@ def test_a_flat_map_is_kept_as_0():
     assert 0 < found.numbers["uniform"]["energy"] < 1
 
 
+@pytest.mark.thorough
 def test_what_is_not_finite_has_no_number():
     case = plain()
     measures = {name: _quick(getattr(metrics, name)) for name in MEASURES}

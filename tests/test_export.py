@@ -8,6 +8,7 @@ import jax
 import jax.export
 import numpy as np
 import pytest
+from tiers import rest_is_thorough
 
 import jaxcam
 
@@ -28,7 +29,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", rest_is_thorough(METHODS))
 def test_a_process_without_jaxcam_runs_what_was_exported(tmp_path, method):
     """The variables are in the program; the number of images is left open."""
     model, canvases = jaxcam.digits_silu(), jaxcam.load_canvases()

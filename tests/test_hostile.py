@@ -81,7 +81,7 @@ def _names():
     return [f"{name}.png" for name in (*hostile, *more)]
 
 
-@pytest.mark.parametrize("kind", ["explain", "audit", "run"])
+@pytest.mark.parametrize("kind", rest_is_thorough(["explain", "run", "audit"], first=2))
 def test_hostile_names(capsys, tmp_path, pictures, kind):
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
@@ -311,7 +311,7 @@ def _process(*arguments, **options):
         ("| true", ""),
     ],
 )
-@pytest.mark.parametrize("command", ["methods", f"layers {' '.join(SOUND[:2])}"])
+@pytest.mark.parametrize("command", rest_is_thorough(["methods", f"layers {' '.join(SOUND[:2])}"]))
 def test_an_output_that_takes_nothing(command, redirection, wanted):
     shell = f"{sys.executable} -m jaxcam {command} {redirection}"
     done = subprocess.run(
