@@ -13,7 +13,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import timing
-from PIL import Image
 
 import jaxcam
 from jaxcam._src.evaluation.measures import CHEAP, MEASURES
@@ -34,8 +33,7 @@ def main() -> None:
     if not mobilenet.FOLDER.is_dir():
         sys.exit(f"the weights and photographs are not at {mobilenet.FOLDER}")
     model, count = mobilenet.model(), int(sys.argv[1]) if len(sys.argv) > 1 else 50
-    paths = sorted((mobilenet.FOLDER / "images").iterdir())[:count]
-    images = np.stack([model.preprocess(Image.open(path).convert("RGB")) for path in paths])
+    images = mobilenet.photographs(model, count)
     judge, compiling, _ = timing.compiled(functools.partial(_judged, model), images)
     passes, *_ = timing.compiled(functools.partial(_passed, model), images)
     samples = timing.in_turns({"evaluate": judge, "forward passes": passes})

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import timing
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -37,8 +36,7 @@ def main() -> None:
     if not mobilenet.FOLDER.is_dir():
         sys.exit(f"the weights and photographs are not at {mobilenet.FOLDER}")
     model = mobilenet.model()
-    paths = sorted((mobilenet.FOLDER / "images").iterdir())[:PHOTOGRAPHS]
-    images = np.stack([model.preprocess(Image.open(path).convert("RGB")) for path in paths])
+    images = mobilenet.photographs(model, PHOTOGRAPHS)
     rows = [row for score in SCORES for row in _rows(model, jnp.asarray(images), score)]
     _print(rows)
     print(timing.save("knobs", rows))

@@ -22,7 +22,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import timing
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -179,8 +178,7 @@ def _photographs(make: Callable[[], jaxcam.Model], layers: list[str], count: int
         print(f"left out: there are no photographs at {mobilenet.FOLDER}")
         return None
     model = make()
-    paths = sorted((mobilenet.FOLDER / "images").iterdir())[:count]
-    images = np.stack([model.preprocess(Image.open(path).convert("RGB")) for path in paths])
+    images = mobilenet.photographs(model, count)
     return Case(model, layers, images, _likeliest(model, images), None)
 
 

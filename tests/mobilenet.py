@@ -4,20 +4,18 @@ Howard et al. 2017, https://arxiv.org/abs/1704.04861, in the layout of Keras. Th
 ../shared/imagenet beside the repository holds the weights; it is no part of the project.
 """
 
-import itertools
 import json
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 from PIL import Image
 from safetensors.numpy import load_file
 
 import jaxcam
+from jaxcam._src.demo.efficientnet import ConvNorm, Depthwise
 
 FOLDER = Path(__file__).resolve().parents[2] / "shared" / "imagenet"
 LAYER = "conv_pw_13"  # the last before the global average pool
@@ -35,47 +33,17 @@ _LEAVES = {  # of Keras, to the collection and the name in Flax
 }
 
 
-class Depthwise(nn.Module):
-    """A 3 x 3 convolution of every channel alone, with the padding "SAME" for even sizes.
-
-    As nine shifted products, since XLA's grouped convolution takes nine times as long on a CPU.
-    """
-
-    stride: int
-
-    @nn.compact
-    def __call__(self, x):
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (3, 3, x.shape[-1], 1))
-        height, width = x.shape[1:3]
-        before = 2 - self.stride  # strided layers are padded below and to the right alone
-        x = jnp.pad(x, ((0, 0), (before, 1), (before, 1), (0, 0)))
-        return sum(
-            x[:, i : i + height : self.stride, j : j + width : self.stride]
-            * kernel[i, j].reshape(1, 1, 1, -1)
-            for i, j in itertools.product(range(3), range(3))
-        )
-
-
-class ConvBnRelu6(nn.Module):
-    conv: Callable[..., nn.Module]
-
-    @nn.compact
-    def __call__(self, x):
-        norm = nn.BatchNorm(use_running_average=True, epsilon=1e-3, name="bn")
-        return nn.relu6(norm(self.conv(name="conv")(x)))
-
-
 class MobileNet(nn.Module):
     """Layers carry the names of Keras and return what follows their ReLU6."""
 
     @nn.compact
     def __call__(self, x):
-        x = ConvBnRelu6(partial(nn.Conv, 8, (3, 3), 2, use_bias=False), name="conv1")(x)
+        x = ConvNorm(partial(nn.Conv, 8, (3, 3), 2, use_bias=False), name="conv1")(x)
         for block, features in enumerate(_FEATURES, start=1):
             stride = 2 if block in _STRIDED else 1
-            x = ConvBnRelu6(partial(Depthwise, stride), name=f"conv_dw_{block}")(x)
+            x = ConvNorm(partial(Depthwise, 3, stride), name=f"conv_dw_{block}")(x)
             pointwise = partial(nn.Conv, features, (1, 1), use_bias=False)
-            x = ConvBnRelu6(pointwise, name=f"conv_pw_{block}")(x)
+            x = ConvNorm(pointwise, name=f"conv_pw_{block}")(x)
         x = x.mean(axis=(1, 2), keepdims=True)
         return nn.Conv(1000, (1, 1), name="conv_preds")(x)[:, 0, 0]
 
@@ -97,6 +65,12 @@ def load(folder: Path) -> jaxcam.Model:
     )
 
 
+def photographs(model: jaxcam.Model, count: int | None = None) -> np.ndarray:
+    """The photographs as a model takes them, `[n, H, W, 3]`: the first ones, or all."""
+    paths = sorted((FOLDER / "images").iterdir())[:count]
+    return np.stack([model.preprocess(Image.open(path).convert("RGB")) for path in paths])
+
+
 def preprocess(picture: Image.Image) -> np.ndarray:
     """Resizes the short side to 256, crops 224 x 224 in the centre, scales to [-1, 1]."""
     scale = _SIDE / min(picture.size)
@@ -108,10 +82,11 @@ def preprocess(picture: Image.Image) -> np.ndarray:
 
 
 def _variable(key: str, value: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
-    """`conv_pw_13_bn/gamma` of Keras becomes `params/conv_pw_13/bn/scale`."""
+    """`conv_pw_13_bn/gamma` of Keras becomes `params/conv_pw_13/norm/scale`."""
     layer, leaf = key.split("/")
     collection, name = _LEAVES[leaf]
     if layer == "conv_preds":
         return (collection, layer, name), value
-    part = "bn" if layer.endswith("_bn") else "conv"
+    part = "norm" if layer.endswith("_bn") else "conv"
+    value = value.swapaxes(2, 3) if leaf == "depthwise_kernel" else value
     return (collection, layer.removesuffix("_bn"), part, name), value

@@ -24,9 +24,10 @@ def check_explained_by(method: Any, score_fn: Any, convention: Any) -> None:
     if missing:
         called = getattr(method, "__name__", "the method")
         given = ", ".join(f"{name}=..." for name in missing)
+        such = ", where key= is such as jax.random.key(0)" if "key" in missing else ""
         raise ValueError(
             f"{called} has no {' and no '.join(missing)}; bind it: "
-            f"functools.partial({called}, {given}), where key= is such as jax.random.key(0)"
+            f"functools.partial({called}, {given}){such}"
         )
     if not isinstance(convention, Convention):
         raise ValueError(f"convention is {convention!r:.80}; wanted one of jaxcam.conventions")

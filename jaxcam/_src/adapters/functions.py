@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from jaxcam._src.base import ApplyFn
-from jaxcam._src.cut import Layout, enter, laid_out, without_batch
+from jaxcam._src.cut import Layout, laid_out, mark_image, without_batch
 from jaxcam._src.names import no_such
 
 _CHANNELS = "first", "last"
@@ -54,7 +54,7 @@ def from_function(
         first = channels == "first"
         images = jnp.moveaxis(image, -1, 0) if first else image
         with laid_out(Layout(batch, image.ndim if first else 0)):
-            arguments: Any = enter(images[None] if batch else images)
+            arguments: Any = mark_image(images[None] if batch else images)
             if inputs_fn is not None:
                 variables, inputs = _pair(variables)
                 arguments = inputs_fn(arguments, inputs)

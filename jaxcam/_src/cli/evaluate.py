@@ -152,7 +152,8 @@ def _methods(
     if "all" in options.method:
         costs = {name: methods.describe(name).cost for name in taken if name in METHODS}
         dear = [f"{name} ({cost})" for name, cost in costs.items() if DEAR.match(cost)]
-        say(f"most of the time, K the channels of the layer: {', '.join(dear)}")
+        if dear:
+            say(f"these take most of the time (K: the layer's channels): {', '.join(dear)}")
     return taken
 
 

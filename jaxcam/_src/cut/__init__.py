@@ -19,17 +19,17 @@ from jaxcam._src.cut.find import Hit, choose, find_hits, find_seeing
 from jaxcam._src.cut.frameworks import check_apply_fn, maker_of
 from jaxcam._src.cut.opened import opened
 from jaxcam._src.cut.partition import partition, reaches
-from jaxcam._src.cut.tag import Layout, batch_of_one, enter, laid_out, tag, without_batch
+from jaxcam._src.cut.tag import Layout, batch_of_one, laid_out, mark_image, tag, without_batch
 
 __all__ = [
     "Layout",
     "batch_of_one",
     "check_apply_fn",
-    "enter",
     "hoisted",
     "laid_out",
     "layers",
     "maker_of",
+    "mark_image",
     "name_calls",
     "split",
     "tag",

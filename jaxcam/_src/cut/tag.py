@@ -71,10 +71,13 @@ def tag(value: PyTree, name: str) -> PyTree:
     )
 
 
-def enter(image: Any) -> Any:
+def mark_image(image: Any) -> Any:
     """Marks the image where it enters a module, as a tag without a name. An identity.
 
     So the program says how arrays lie in the module, also where that tags nothing.
+
+    Args:
+      image: as the module takes it, `[*spatial, C]`, channels first or with a batch axis of one.
     """
     return tag_p.bind(image, name=None, leaf=0, path="", layout=_layout.value)
 

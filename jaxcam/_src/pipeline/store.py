@@ -106,6 +106,11 @@ def _is_whole(folder: Path, batch: int, names: Sequence[str], layout: Layout) ->
         return False
 
 
+def has_index(folder: Path, batch: int) -> bool:
+    """Whether the index of a batch is there; it is written after all else of the batch."""
+    return _index(folder, batch).is_file()
+
+
 def write_maps(folder: Path, batch: int, cam: np.ndarray) -> dict[str, list[Any]]:
     """Writes the maps `[n, *spatial]` of a batch, and returns the columns that say where they are.
 

@@ -28,33 +28,32 @@ def head(compared: Compared, root: Path, truth: Sequence[tuple[int, str]] | None
         explained stands for it.
     """
     answers = compared.first.answers
-    explained = [*zip(answers["target"], answers["target_name"], strict=True)]
-    predicted = [*zip(answers["prediction"], answers["prediction_name"], strict=True)]
+    explained, predicted = (_classes(compared.first, of) for of in ("target", "prediction"))
     own = [*truth] if truth else explained
     known = sorted({pair for pair in (*explained, *predicted, *own) if pair[0] >= 0})
     place = {pair: i for i, pair in enumerate(known)}
     own_class = [place.get(pair) for pair in own]
-    groups = classes.groups(own_class)
-    sets = zip(compared.runs, compared.labels, strict=True)
-    return {
-        "model": compared.first.settings["model"],
-        "root": str(root),
-        "shard": SHARD,
-        "names": compared.first.names,
-        "errors": answers["error"],
+    about_classes = {
         "classes": classes.told_apart(known),
         "targetTexts": classes.target_texts(known),
         "ownClass": own_class,
         "ownClassIs": "labelled" if truth else "explained",
         "isTruth": bool(truth) or _has_targets(compared.first),
         "prediction": [place.get(pair) for pair in predicted],
+    }
+    return {
+        "model": compared.first.settings["model"],
+        "root": str(root),
+        "shard": SHARD,
+        "names": compared.first.names,
+        "errors": answers["error"],
+        **about_classes,
         "confidence": rounded(answers["prediction_probability"]),
         "margin": rounded(_margin(top) for top in answers["top_probabilities"]),
         "topNames": answers["top_names"],
         "topProbabilities": [rounded(top) for top in answers["top_probabilities"]],
         "disagreement": _disagreement(compared.runs),
-        "meanClasses": [*groups],
-        "sets": [_set(*each, place, [*groups.values()], compared) for each in sets],
+        **_sets(compared, place, classes.groups(own_class)),
         "better": {name: measure.higher_is_better for name, measure in MEASURES.items()},
         "judged": [_judged(each) for each in compared.judgements],
     }
@@ -66,15 +65,29 @@ def shards(compared: Compared, photographs: Iterator[bytes | None]) -> Iterator[
     for start in range(0, len(compared.first.names), SHARD):
         part = slice(start, start + SHARD)
         yield {
-            "photographs": [p and _text(p) for p in itertools.islice(photographs, SHARD)],
-            "maps": [_text(each.values[part].tobytes()) for each in sets],
-            "ranges": [_text(each.ranges[part].astype("<f4").tobytes()) for each in sets],
+            "photographs": [p and _base64(p) for p in itertools.islice(photographs, SHARD)],
+            "maps": [_base64(each.values[part].tobytes()) for each in sets],
+            "ranges": [_base64(each.ranges[part].astype("<f4").tobytes()) for each in sets],
         }
 
 
 def rounded(values: Iterable[float | None]) -> list[float | None]:
     """Numbers of a few digits; None for NaN and for none."""
     return [None if x is None or not np.isfinite(x) else float(f"{x:.{_DIGITS}g}") for x in values]
+
+
+def _classes(run: Run, of: str) -> list[tuple[int, str]]:
+    """The class of each image and its name: the "target" or the "prediction"."""
+    return [*zip(run.answers[of], run.answers[f"{of}_name"], strict=True)]
+
+
+def _sets(
+    compared: Compared, place: Mapping[tuple[int, str], int], groups: Mapping[int, Sequence[int]]
+) -> dict[str, Any]:
+    """Every run as the page has it, with the mean maps of the classes that have several images."""
+    labelled = zip(compared.runs, compared.labels, strict=True)
+    sets = [_set(*each, place, [*groups.values()], compared) for each in labelled]
+    return {"meanClasses": [*groups], "sets": sets}
 
 
 def _set(
@@ -88,7 +101,6 @@ def _set(
     answers, flat = run.answers, sorted({reason for reason in run.answers["flat"] if reason})
     measured = judgements.of_run(run, compared.judgements)
     columns = {"border": numbers.border(run.cams).tolist()} | measured
-    targets = zip(answers["target"], answers["target_name"], strict=True)
     is_there = np.isfinite(run.cams).all((1, 2))
     there = run.cams[is_there] if is_there.any() else np.zeros((1, 1, 1))
     return {
@@ -96,12 +108,12 @@ def _set(
         "size": [*run.cams.shape[1:]],
         "low": float(there.min()),
         "high": float(there.max()),
-        "targets": [place.get(target) for target in targets],
+        "targets": [place.get(pair) for pair in _classes(run, "target")],
         "probabilities": rounded(answers["target_probability"]),
         "flatReasons": flat,
         "flat": [flat.index(reason) if reason else None for reason in answers["flat"]],
         "numbers": {name: rounded(column) for name, column in columns.items()},
-        "means": _text(numbers.class_means(run.cams, groups).tobytes()),
+        "means": _base64(numbers.class_means(run.cams, groups).tobytes()),
         "options": _options(run.settings),
     }
 
@@ -142,5 +154,5 @@ def _judged(judgement: judgements.Judgement) -> dict[str, Any]:
     }
 
 
-def _text(content: bytes) -> str:
+def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode()

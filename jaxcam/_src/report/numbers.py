@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxcam._src.compiling import compiler_options
-from jaxcam._src.maps import unit_range, upsample
+from jaxcam._src.maps import is_flat, unit_range, upsample
 from jaxcam._src.metrics.agreement import spearman
 from jaxcam._src.metrics.shape import border_share
 
@@ -33,18 +33,12 @@ class Bytes(NamedTuple):
 
 def as_bytes(cams: np.ndarray) -> Bytes:
     """Maps `[n, h, w]` with 256 values each."""
-    flat = _flat(cams)
+    flat = _of_each(is_flat, cams)
     low, high = cams.min((1, 2)), np.where(flat, cams.min((1, 2)), cams.max((1, 2)))
     span = np.where(high > low, high - low, 1)[:, None, None]
     shares = np.where(np.isfinite(cams), cams - low[:, None, None], 0) / span
     values = np.where(flat[:, None, None], 0, np.round(255 * shares))
     return Bytes(values.astype(np.uint8), np.stack([low, high], -1).astype(np.float32))
-
-
-def _flat(cams: np.ndarray) -> np.ndarray:
-    """Which maps differ by no more than rounding, as `unit_range` has it."""
-    largest = abs(cams).max((1, 2))
-    return np.ptp(cams, (1, 2)) <= 2 * np.finfo(np.float32).eps * largest
 
 
 def border(cams: np.ndarray) -> np.ndarray:

@@ -95,7 +95,7 @@ def _run(folder: Path, settings: Mapping[str, Any]) -> Run:
 def _batches(folder: Path, settings: Mapping[str, Any]) -> range:
     count, size = settings["count"], settings["batch_size"]
     batches = range(-(-count // size))
-    there = sum((folder / "index" / f"{batch:06}.parquet").is_file() for batch in batches)
+    there = sum(store.has_index(folder, batch) for batch in batches)
     if there < len(batches):
         raise UsageError(
             f"{folder} has {there} of {len(batches)} batches; give its command again, which goes "
