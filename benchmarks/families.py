@@ -52,7 +52,12 @@ def _haiku(name: str, layer: str) -> Case:
 
     transformed = hk.transform_with_state(network)
     init = jax.jit(functools.partial(transformed.init, is_training=True))
-    variables = init(jax.random.key(0), _image()[None])
+    step = jax.jit(functools.partial(transformed.apply, is_training=True))
+    images = jax.random.uniform(jax.random.key(0), (4, *_image().shape))
+    params, state = init(jax.random.key(1), images)
+    params = _shaken(params)
+    # One step, for the statistics of the batch: a new state has none, and divides by almost 0.
+    variables = params, step(params, state, None, images)[1]
 
     def forward_fn(variables, image):
         return transformed.apply(*variables, None, image[None], is_training=False)[0][0]
@@ -83,7 +88,7 @@ def _linen() -> Case:
     module = LinenNet()
     variables = module.init(jax.random.key(0), _image()[None])
     apply_fn = jaxcam.from_linen(module)
-    return Case(apply_fn, variables, _image(), "block3", lambda v, x: module.apply(v, x[None])[0])
+    return Case(apply_fn, variables, _image(), "block7", lambda v, x: module.apply(v, x[None])[0])
 
 
 def _nnx() -> Case:
@@ -95,13 +100,13 @@ def _nnx() -> Case:
     def forward_fn(state, image):
         return nnx.merge(graphdef, state)(image[None])[0]
 
-    return Case(jaxcam.from_nnx(graphdef), state, _image(), "blocks/layers/3", forward_fn)
+    return Case(jaxcam.from_nnx(graphdef), state, _image(), "blocks/layers/7", forward_fn)
 
 
 def _equinox() -> Case:
     from residual import EquinoxNet
 
-    return _of_equinox(EquinoxNet(jax.random.key(0)), "blocks/3")
+    return _of_equinox(EquinoxNet(jax.random.key(0)), "blocks/7")
 
 
 def _equimo(name: str, layer: str, *, tokens: bool = False, **settings: Any) -> Case:
@@ -109,14 +114,19 @@ def _equimo(name: str, layer: str, *, tokens: bool = False, **settings: Any) -> 
     import equinox as eqx
 
     network = getattr(equimo.models, name)(num_classes=10, key=jax.random.key(0), **settings)
-    keys = jax.random.split(jax.random.key(1), len(jax.tree.leaves(network)))
-    # Random, in place of the zeros and ones that heads and scales begin with.
-    shaken = [
-        x + 0.03 * jax.random.normal(key, x.shape, x.dtype) if eqx.is_inexact_array(x) else x
-        for x, key in zip(jax.tree.leaves(network), keys, strict=True)
-    ]
-    network = jax.tree.unflatten(jax.tree.structure(network), shaken)
+    arrays, static = eqx.partition(network, eqx.is_inexact_array)
+    network = eqx.combine(_shaken(arrays), static)
     return _of_equinox(network, layer, tokens=tokens, key=jax.random.key(2))
+
+
+def _shaken(weights: Any) -> Any:
+    """Random, in place of the zeros and ones that heads and scales begin with."""
+    leaves, structure = jax.tree.flatten(weights)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    given = zip(leaves, keys, strict=True)
+    return structure.unflatten(
+        [x + 0.03 * jax.random.normal(key, x.shape, x.dtype) for x, key in given]
+    )
 
 
 def _of_equinox(network: Any, layer: str, *, tokens: bool = False, **keywords: Any) -> Case:
@@ -145,7 +155,13 @@ MODELS: dict[str, tuple[str, Callable[[], Case]]] = {
     "Equimo MobileNetV3": ("equimo", lambda: _equimo("mobilenetv3_small", "layers/9")),
     "Equimo ViT": (
         "equimo",
-        lambda: _equimo("vit_tiny_patch16_224", "blocks/0/blocks/10", tokens=True, img_size=SIDE),
+        lambda: _equimo(
+            "vit_tiny_patch16_224",
+            "blocks/0/blocks/10",
+            tokens=True,
+            img_size=SIDE,
+            global_pool="token",
+        ),
     ),
     "Haiku ResNet18": ("haiku", lambda: _haiku("ResNet18", "res_net18/block_group_3/block_1")),
     "Haiku MobileNetV1": (

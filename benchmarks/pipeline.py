@@ -23,11 +23,11 @@ import timing
 from rich.console import Console
 from rich.table import Table
 
-from jaxcam._src import pipeline
 from jaxcam._src.cli import METHODS
 from jaxcam._src.cli.model import blank
-from jaxcam._src.pipeline import Job, loading, store
+from jaxcam._src.pipeline import Given, Job, loading, store
 from jaxcam._src.pipeline.listing import Listing
+from jaxcam._src.pipeline.maps import LAYOUT, explained
 from jaxcam._src.pipeline.step import stepper
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -77,29 +77,31 @@ def _job(name: str) -> Job:
     model, folder = mobilenet.model(), mobilenet.FOLDER / "images"
     photographs = sorted(path.name for path in folder.iterdir())
     names = [photographs[i % len(photographs)] for i in range(METHOD_IMAGES[name])]
-    step = stepper(model.apply_fn, model.variables, mobilenet.LAYER, METHODS[name])
+    step = stepper(model.apply_fn, model.variables, [(mobilenet.LAYER, METHODS[name])])
     return Job(model, step, blank(model), Listing(folder, names, None), BATCH)
 
 
-def _parts(job: Job, threads: int) -> dict[str, Callable[[], None]]:
+def _parts(job: Job, threads: int) -> dict[str, Callable[[], Any]]:
     """The step alone, the decoding alone, and both with all else, of all images."""
     names = job.images.names
     batches = range(-(-len(names) // BATCH))
 
     def decode() -> list[np.ndarray]:
-        loaded = loading.batches(job.model, job.like, job.images.root, names, BATCH, threads)
-        return [images for images, _ in loaded]
+        every = range(len(names))
+        loaded = loading.batches(job.model, job.like, job.images, every, BATCH, threads)
+        return [batch.images for batch in loaded]
 
     decoded = decode()
 
     def step_alone() -> None:
         for images in decoded:
-            jax.device_get(job.step(images, None))
+            jax.device_get(job.step(Given(images, None, None, None)))
 
     def whole() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            store.begin(Path(folder), {}, "0-of-1")
-            assert sum(pipeline.explained(job, batches, Path(folder), threads)) == len(names)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            store.begin(folder, {}, "0-of-1", LAYOUT)
+            assert sum(explained(job, batches, [folder], threads)) == len(names)
 
     return {"step": step_alone, "decoding": decode, "pipeline": whole}
 

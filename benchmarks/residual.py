@@ -1,4 +1,4 @@
-"""A small residual network, the same in linen, NNX and Equinox."""
+"""A residual network as deep as ResNet-18, the same in linen, NNX and Equinox."""
 
 import itertools
 from typing import Any
@@ -8,24 +8,30 @@ import flax.linen as nn
 import jax
 from flax import nnx
 
-WIDTHS = (3, 32, 64, 128, 256)
+WIDTHS = (3, 32, 32, 64, 64, 128, 128, 256, 256)
 CLASSES = 10
 
 
+def stride(before: int, after: int) -> int:
+    """Of a block: it halves the grid where it widens."""
+    return 1 if before == after else 2
+
+
 class LinenBlock(nn.Module):
-    """Halves the grid, between an activation `[n, H, W, C]` and one of `after` channels."""
+    """From an activation `[n, H, W, C]` to one of `after` channels."""
 
     after: int
 
     @nn.compact
     def __call__(self, x):
-        y = nn.relu(nn.Conv(self.after, (3, 3), (2, 2), padding=1)(x))
+        strides = stride(x.shape[-1], self.after)
+        y = nn.relu(nn.Conv(self.after, (3, 3), strides, padding=1)(x))
         y = nn.Conv(self.after, (3, 3), padding=1)(y)
-        return nn.relu(y + nn.Conv(self.after, (1, 1), (2, 2))(x))
+        return nn.relu(y + nn.Conv(self.after, (1, 1), strides)(x))
 
 
 class LinenNet(nn.Module):
-    """Layers "block0" to "block3"."""
+    """Layers "block0" to "block7"."""
 
     @nn.compact
     def __call__(self, x):
@@ -38,9 +44,10 @@ class NNXBlock(nnx.Module):
     """As `LinenBlock`."""
 
     def __init__(self, before: int, after: int, rngs: nnx.Rngs):
-        self.conv0 = nnx.Conv(before, after, (3, 3), 2, padding=1, rngs=rngs)
+        strides = stride(before, after)
+        self.conv0 = nnx.Conv(before, after, (3, 3), strides, padding=1, rngs=rngs)
         self.conv1 = nnx.Conv(after, after, (3, 3), padding=1, rngs=rngs)
-        self.shortcut = nnx.Conv(before, after, (1, 1), 2, rngs=rngs)
+        self.shortcut = nnx.Conv(before, after, (1, 1), strides, rngs=rngs)
 
     def __call__(self, x):
         y = self.conv1(nnx.relu(self.conv0(x)))
@@ -48,7 +55,7 @@ class NNXBlock(nnx.Module):
 
 
 class NNXNet(nnx.Module):
-    """Layers "blocks/layers/0" to "blocks/layers/3"."""
+    """Layers "blocks/layers/0" to "blocks/layers/7"."""
 
     def __init__(self, rngs: nnx.Rngs):
         pairs = itertools.pairwise(WIDTHS)
@@ -66,12 +73,12 @@ class EquinoxBlock(eqx.Module):
     shortcut: eqx.nn.Conv2d
 
     def __init__(self, before: int, after: int, key: Any):
-        keys = jax.random.split(key, 3)
+        keys, strides = jax.random.split(key, 3), stride(before, after)
         self.convs = [
-            eqx.nn.Conv2d(before, after, 3, 2, 1, key=keys[0]),
+            eqx.nn.Conv2d(before, after, 3, strides, 1, key=keys[0]),
             eqx.nn.Conv2d(after, after, 3, 1, 1, key=keys[1]),
         ]
-        self.shortcut = eqx.nn.Conv2d(before, after, 1, 2, key=keys[2])
+        self.shortcut = eqx.nn.Conv2d(before, after, 1, strides, key=keys[2])
 
     def __call__(self, x):
         y = self.convs[1](jax.nn.relu(self.convs[0](x)))
@@ -79,7 +86,7 @@ class EquinoxBlock(eqx.Module):
 
 
 class EquinoxNet(eqx.Module):
-    """Layers "blocks/0" to "blocks/3"."""
+    """Layers "blocks/0" to "blocks/7"."""
 
     blocks: list[EquinoxBlock]
     dense: eqx.nn.Linear

@@ -91,9 +91,9 @@ def _block(w: dict[str, Any], name: str, strides: dict[str, int], x: jax.Array) 
 
 
 def _conv(w: dict[str, jax.Array], x: jax.Array, stride: int) -> jax.Array:
-    padding = [(w["kernel"].shape[0] // 2,) * 2] * 2
+    around = w["kernel"].shape[0] // 2
     numbers = ("NHWC", "HWIO", "NHWC")
     y = jax.lax.conv_general_dilated(
-        x[None], w["kernel"], (stride, stride), padding, dimension_numbers=numbers
+        x[None], w["kernel"], (stride, stride), [(around, around)] * 2, dimension_numbers=numbers
     )
     return (y[0] - w["mean"]) * (w["scale"] * jax.lax.rsqrt(w["variance"] + EPSILON)) + w["bias"]

@@ -110,7 +110,7 @@ def _against_rivals(depth: int) -> list[dict[str, Any]]:
     return [rows[0] | _channels(depth) | compiled, *rows[1:]]
 
 
-def _added_on_the_gpu(run: Callable[[], np.ndarray]) -> float:
+def _added_on_the_gpu(run: Callable[[], Any]) -> float:
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
     run()

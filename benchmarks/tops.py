@@ -1,4 +1,4 @@
-"""What follows the last stage of six known networks, in JAX and in PyTorch, with random weights.
+"""What follows a late layer of known networks, in JAX and in PyTorch, with random weights.
 
 Each top is made as `(activations, logits in JAX, the same in PyTorch)`. Activations are
 channels-last; the PyTorch functions take them so too, and permute where PyTorch wants channels
@@ -23,6 +23,7 @@ class Top(NamedTuple):
     activations: np.ndarray
     in_jax: Callable[[Any], Any]
     in_torch: Callable[[Any], Any]
+    timed_channels: int | None = None  # so many are timed, and stand for all
 
 
 def _weights(*shape: int, fan_in: int) -> np.ndarray:
@@ -81,6 +82,26 @@ def efficientnet_b0() -> Top:
 
     in_jax = lambda a: jax.nn.silu(a @ mix).mean((0, 1)) @ dense  # noqa: E731
     return Top(_activations(7, 7, 320), in_jax, in_torch)
+
+
+def efficientnet_b0_gate() -> Top:
+    """Squeeze-and-excitation on 7x7x1152, the 1x1 convolution of its block, and what follows."""
+    squeeze, excite = _weights(1152, 48, fan_in=1152), _weights(48, 1152, fan_in=48)
+    project = _weights(1152, 320, fan_in=1152)
+    after = efficientnet_b0()
+
+    def in_jax(a):
+        gate = jax.nn.sigmoid(jax.nn.silu(a.mean((0, 1)) @ squeeze) @ excite)
+        return after.in_jax((a * gate) @ project)
+
+    def in_torch(a):
+        import torch
+        import torch.nn.functional as F
+
+        down, up, last = _tensors(squeeze, excite, project)
+        return after.in_torch((a * torch.sigmoid(F.silu(a.mean((0, 1)) @ down) @ up)) @ last)
+
+    return Top(_activations(7, 7, 1152), in_jax, in_torch)
 
 
 def convnext_tiny() -> Top:
@@ -151,6 +172,21 @@ def vit_base() -> Top:
     return Top(_activations(197, width), in_jax, in_torch)
 
 
+def vit_base_class_token() -> Top:
+    """The same of the grid 14x14x768 alone: the class token stays as it is."""
+    block, token = vit_base(), _activations(1, 768)
+
+    def in_jax(a):
+        return block.in_jax(jnp.concatenate([token, a.reshape(-1, 768)]))
+
+    def in_torch(a):
+        import torch
+
+        return block.in_torch(torch.cat([*_tensors(token), a.reshape(-1, 768)]))
+
+    return Top(_activations(14, 14, 768), in_jax, in_torch, timed_channels=24)
+
+
 def _norm(x):
     centred = x - x.mean(-1, keepdims=True)
     return centred * lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
@@ -160,7 +196,9 @@ TOPS: dict[str, Callable[[], Top]] = {
     "ResNet-50, 7x7x2048": resnet50,
     "VGG-16 conv5_3, 14x14x512": vgg16,
     "EfficientNet-B0, 7x7x320": efficientnet_b0,
+    "EfficientNet-B0, before its last gate, 7x7x1152": efficientnet_b0_gate,
     "ConvNeXt-T, 7x7x768": convnext_tiny,
     "residual SiLU block, 14x14x64": silu_block,
     "ViT-B, last block, 197x768": vit_base,
+    "ViT-B, last block, behind its class token, 14x14x768": vit_base_class_token,
 }

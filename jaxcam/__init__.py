@@ -1,4 +1,14 @@
-"""Class activation maps for JAX and Flax, as pure functions, with exact derivatives."""
+"""Class activation maps for JAX and Flax, as pure functions, with exact derivatives.
+
+The examples of this reference begin with these lines:
+
+>>> import functools, jax, jaxcam
+>>> import jax.numpy as jnp
+>>> model, canvases = jaxcam.digits_relu(), jaxcam.load_canvases()
+>>> apply_fn, variables = model.apply_fn, model.variables
+>>> image = jnp.asarray(canvases.images[0])
+>>> tap = jaxcam.tap(apply_fn, "stage3", variables, image)
+"""
 
 # The model
 from jaxcam._src import conventions, metrics
@@ -16,6 +26,7 @@ from jaxcam._src.audit.verdict import verdict
 
 # Records
 from jaxcam._src.base import (
+    Attention,
     Convention,
     Derivatives,
     Explanation,
@@ -30,10 +41,18 @@ from jaxcam._src.blurring import blurred
 from jaxcam._src.compiling import CPU_COMPILER_OPTIONS, compiler_options
 
 # Where a model is cut
-from jaxcam._src.cut import batch_of_one, layers, name_calls, split, tag, to_logits
+from jaxcam._src.cut import (
+    attention_weights,
+    batch_of_one,
+    layers,
+    name_calls,
+    split,
+    tag,
+    to_logits,
+)
 
 # The bundled networks and images
-from jaxcam._src.demo.bundle import digits_relu, digits_silu, load_canvases
+from jaxcam._src.demo.bundle import digits_relu, digits_silu, digits_vit, load_canvases
 from jaxcam._src.demo.photographs import efficientnet_lite0
 
 # Derivatives along each coordinate alone
@@ -50,9 +69,33 @@ from jaxcam._src.maps import (
     fuse_layer_cam,
     fuse_max,
     fuse_refine_cam,
+    fuse_winsor,
     unit_range,
     upsample,
 )
+
+# Methods
+from jaxcam._src.methods.ablation import ablation_cam, recipro_cam
+from jaxcam._src.methods.activation import eigen_cam, eigen_grad_cam, fem, random_cam, uniform
+from jaxcam._src.methods.attention import attention_rollout, generic_attention, legrad, legrad_final
+from jaxcam._src.methods.curvature import Alpha, alpha, exponential, grad_cam_plus_plus, identity
+from jaxcam._src.methods.floors import centred_gaussian, edge_map
+from jaxcam._src.methods.gradient import (
+    cam,
+    counterfactual_grad_cam,
+    elementwise_grad_cam,
+    grad_cam,
+    hires_cam,
+    layer_cam,
+    shapley_cam,
+    xgrad_cam,
+)
+from jaxcam._src.methods.grouped import group_cam
+from jaxcam._src.methods.guided import guided_grad_cam, guided_gradient
+from jaxcam._src.methods.optimised import opti_cam
+from jaxcam._src.methods.perturbation import is_cam, score_cam, ss_cam
+from jaxcam._src.methods.sampled import rise
+from jaxcam._src.methods.smoothed import integrated_grad_cam, smooth, smooth_grad_cam_plus_plus
 
 # Evidence about heatmaps
 from jaxcam._src.metrics.localization import energy_inside
@@ -78,46 +121,18 @@ from jaxcam._src.scores import (
 # Many devices
 from jaxcam._src.sharding import sharded
 
+# The layer to explain at
+from jaxcam._src.suggest import suggest_layer
+
 # Tokens as a grid
 from jaxcam._src.tokens import token_grid
-
-# Methods
-from jaxcam._src.weights.ablation import ablation_cam, recipro_cam
-from jaxcam._src.weights.activation import eigen_cam, eigen_grad_cam, fem, random_cam, uniform
-from jaxcam._src.weights.curvature import (
-    Alpha,
-    alpha,
-    exponential,
-    grad_cam_plus_plus,
-    identity,
-)
-from jaxcam._src.weights.floors import centred_gaussian, edge_map
-from jaxcam._src.weights.gradient import (
-    cam,
-    counterfactual_grad_cam,
-    elementwise_grad_cam,
-    grad_cam,
-    hires_cam,
-    layer_cam,
-    shapley_cam,
-    xgrad_cam,
-)
-from jaxcam._src.weights.grouped import group_cam
-from jaxcam._src.weights.guided import guided_grad_cam, guided_gradient
-from jaxcam._src.weights.optimised import opti_cam
-from jaxcam._src.weights.perturbation import is_cam, score_cam, ss_cam
-from jaxcam._src.weights.sampled import rise
-from jaxcam._src.weights.smoothed import (
-    integrated_grad_cam,
-    smooth,
-    smooth_grad_cam_plus_plus,
-)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CPU_COMPILER_OPTIONS",
     "Alpha",
+    "Attention",
     "Audit",
     "Convention",
     "Derivatives",
@@ -131,6 +146,8 @@ __all__ = [
     "Trial",
     "ablation_cam",
     "alpha",
+    "attention_rollout",
+    "attention_weights",
     "audit",
     "batch_of_one",
     "binary_log_probability",
@@ -148,6 +165,7 @@ __all__ = [
     "derivatives",
     "digits_relu",
     "digits_silu",
+    "digits_vit",
     "edge_map",
     "efficientnet_lite0",
     "eigen_cam",
@@ -168,6 +186,8 @@ __all__ = [
     "fuse_layer_cam",
     "fuse_max",
     "fuse_refine_cam",
+    "fuse_winsor",
+    "generic_attention",
     "grad_cam",
     "grad_cam_plus_plus",
     "group_cam",
@@ -181,6 +201,8 @@ __all__ = [
     "label_probability",
     "layer_cam",
     "layers",
+    "legrad",
+    "legrad_final",
     "load_canvases",
     "log_odds",
     "log_probability",
@@ -205,6 +227,7 @@ __all__ = [
     "ss_cam",
     "statistics",
     "structure",
+    "suggest_layer",
     "tag",
     "tap",
     "to_logits",

@@ -28,7 +28,10 @@ CHECKED = [
     "arithmetic",
     "audit.attack",
     "audit.compare",
+    "audit.figures",
+    "audit.price",
     "audit.report",
+    "audit.sample",
     "audit.verdict",
     "checks",
     "chunks",
@@ -41,6 +44,7 @@ CHECKED = [
     "evaluation",
     "explain",
     "files",
+    "logits",
     "maps",
     "methods",
     "metrics",
@@ -50,7 +54,6 @@ CHECKED = [
     "scores",
     "sharding",
     "tokens",
-    "weights",
 ]
 install_import_hook([f"jaxcam._src.{name}" for name in CHECKED], "beartype.beartype")
 jax.config.update("jax_numpy_rank_promotion", "raise")

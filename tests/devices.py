@@ -9,6 +9,7 @@ Prints a JSON object.
 import functools
 import json
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,11 @@ import numpy as np
 from jax.sharding import AxisType
 
 import jaxcam
+from jaxcam import metrics
+from jaxcam._src.chunks import mapped_where
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import hlo
 
 CHANNELS = 128
 DEVICES, *REST = map(int, sys.argv[1:])
@@ -88,9 +94,26 @@ def explain_of(name):
     return jax.vmap(jaxcam.explainer(apply_fn, layer, method), in_axes=(None, 0, 0))
 
 
+def judged(variables, image, target):
+    """What an evaluation says of an image: by maps, by masked images, and along curves."""
+    found = metrics.drop, metrics.coherency, metrics.deletion, metrics.entropy
+    judging = {metric.__name__: metric for metric in found}
+    methods = {"grad_cam": jaxcam.grad_cam, "layer_cam": jaxcam.layer_cam}
+    evaluate = jaxcam.evaluator(apply_fn, "wide", methods, judging)
+    return evaluate(variables, image, target).numbers
+
+
 def compiled(f, *arguments):
     program = jax.jit(f).lower(*arguments).compile()
     return program(*arguments), (program.cost_analysis() or {})["flops"]
+
+
+def collectives(name, mesh, arguments):
+    """How many a program has, how many of them in loops, and how many loops come after one."""
+    program = jax.jit(jaxcam.sharded(explain_of(name), mesh)).lower(*arguments).compile()
+    parts = hlo.computations(program.as_text() or "")
+    counted = sum(hlo.collectives(parts).values())
+    return counted, hlo.collectives_in_loops(parts), hlo.loops_after_collectives(parts)
 
 
 def difference(found, wanted):
@@ -100,6 +123,23 @@ def difference(found, wanted):
         float(abs(np.asarray(found.heatmap) - np.asarray(wanted.heatmap)).max()),
         float(abs(np.asarray(found.weights) - weights).max() / abs(weights).max()),
     )
+
+
+def runs(n, mesh):
+    """How often the devices of a mesh, together, run what `mapped_where` maps over n entries."""
+    calls = []
+
+    def counted(x):
+        jax.debug.callback(lambda _: calls.append(1), x)
+        return x
+
+    def shared(xs):
+        return mapped_where(counted, xs, xs >= 0, 0.0, 16)
+
+    spread = jax.shard_map(shared, mesh=mesh, in_specs=jax.P(), out_specs=jax.P(), check_vma=False)
+    jax.block_until_ready(jax.jit(spread)(jnp.arange(n, dtype=jnp.float32)))
+    jax.effects_barrier()
+    return len(calls)
 
 
 def one_process():
@@ -113,7 +153,7 @@ def one_process():
         "1 x 8": jax.make_mesh((1, 8), ("images", "probes")),
         "8 probes": jax.make_mesh((8,), ("probes",)),
     }
-    found = {}
+    found: dict = {"runs": runs(17 * 8, meshes["8 probes"])}
     for name, used in MESHES.items():
         explain = explain_of(name)
         wanted, cost = compiled(explain, *arguments)
@@ -126,6 +166,13 @@ def one_process():
                 run = jaxcam.sharded(explain, meshes[mesh])
             result, share = compiled(run, *given)
             found[f"{name}, {mesh}"] = difference(result, wanted), share / cost
+    for name in ("score_cam", "ablation_cam", "derivatives"):
+        found[f"collectives of {name}"] = collectives(name, meshes["1 x 8"], arguments)
+    judge = jax.vmap(judged, in_axes=(None, 0, 0))
+    wanted, cost = compiled(judge, *arguments)
+    numbers, share = compiled(jaxcam.sharded(judge, meshes["8 x 1"]), *arguments)
+    apart = jax.tree.map(lambda x, y: float(abs(x - y).max()), numbers, wanted)
+    found["evaluator, 8 x 1"] = max(jax.tree.leaves(apart)), share / cost
     try:
         jaxcam.sharded(explain_of("grad_cam"), auto)(arguments[0], images(3))
     except ValueError as error:

@@ -3,6 +3,7 @@
 They take their dtype from the activations, so that one head serves float64 and float32.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,11 +17,12 @@ SHAPE = (5, 4, 3)  # 60 activations
 
 
 class Head(NamedTuple):
-    """A scalar function, what `structure` should print of it, and the shape it takes."""
+    """A scalar function, what `structure` should print of it, and what it takes."""
 
     function: Callable
     printed: str
     shape: tuple[int, ...] = SHAPE
+    tolerance: float = 1e-9  # in float64
 
 
 def weights(like, *shape, seed=0):
@@ -76,15 +78,109 @@ def residual(a):
     return jax.nn.silu(a + conv(hidden, features, seed=4))
 
 
+def gate(a, sigmoid=jax.nn.sigmoid):
+    """What squeeze-and-excitation multiplies with, and global context adds."""
+    return sigmoid(dense(jax.nn.silu(dense(gap(a), 2)), a.shape[-1]))[None, None]
+
+
 def squeeze_excite(a):
-    gate = jax.nn.sigmoid(dense(jax.nn.relu(dense(gap(a), 2)), a.shape[-1]))
-    return logit(gap(jax.nn.silu(a * gate[None, None])))
+    return logit(gap(jax.nn.silu(a * gate(a))))
 
 
 def attention(a):
     tokens = a.reshape(-1, a.shape[-1])
     queries, keys, values = (dense(tokens, 3, seed=s) for s in (5, 6, 7))
     return logit((jax.nn.softmax(queries @ keys.T) @ values).mean(0))
+
+
+def attend(queries, tokens, *, softmax=jax.nn.softmax, count=2, mask=None):
+    """Attention of several heads, each of 2 channels: queries `[q, C]`, tokens `[T, C]`."""
+    of_heads = [
+        dense(x, 2 * count, seed=s).reshape(-1, count, 2)
+        for x, s in ((queries, 5), (tokens, 6), (tokens, 7))
+    ]
+    scores = jnp.einsum("qhd,khd->hqk", *of_heads[:2]) / math.sqrt(2)
+    scores = scores if mask is None else jnp.where(mask, scores, -1e9)
+    mixed = jnp.einsum("hqk,khd->qhd", softmax(scores), of_heads[2])
+    return dense(mixed.reshape(len(queries), -1), queries.shape[-1], seed=8)
+
+
+def transformer(a, *, registers=0, **options):
+    """The last block of a transformer, of which the class token alone is read."""
+    tokens = a.reshape(-1, a.shape[-1])
+    tokens = jnp.concatenate([weights(a, 1 + registers, a.shape[-1], seed=9), tokens])
+    normed = layer_norm(tokens)
+    tokens = tokens + attend(normed, normed, **options)
+    hidden = jax.nn.gelu(dense(layer_norm(tokens), 7, seed=10))
+    tokens = tokens + dense(hidden, a.shape[-1], seed=11)
+    return layer_norm(tokens)[0]
+
+
+def probed(a, probes, **options):
+    """Attention pooling by learned probes."""
+    tokens = jnp.tanh(dense(a.reshape(-1, a.shape[-1]), 3))
+    return attend(weights(a, probes, 3, seed=12), tokens, **options)
+
+
+def plain_softmax(scores):
+    powers = jnp.exp(scores)
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def shifted_softmax(scores):
+    """That subtracts the largest, whose derivative cancels, along the last axis."""
+    powers = jnp.exp(scores - scores.max(-1, keepdims=True))
+    return powers / powers.sum(-1)[..., None]
+
+
+def detached_softmax(scores):
+    """That looks like one, and whose derivative is another."""
+    powers = jnp.exp(scores)
+    return powers / lax.stop_gradient(powers.sum(-1, keepdims=True))
+
+
+def rounded_softmax(scores):
+    """That looks like one, whose denominator has no derivative."""
+    powers = jnp.exp(scores)
+    return powers / powers.astype(int).astype(powers.dtype).sum(-1, keepdims=True)
+
+
+def weighted_mean(a):
+    """As multiple instances are pooled: by a product and a sum."""
+    tokens = dense(a.reshape(-1, a.shape[-1]), 3)
+    shares = jax.nn.softmax(jnp.tanh(tokens) @ weights(a, 3, seed=13))
+    return (shares[:, None] * tokens).sum(0)
+
+
+def of_jax(a):
+    """Attention pooling of 2 heads by JAX's own function."""
+    probe, tokens = weights(a, 1, 2, 3, seed=15), a.reshape(-1, 1, 3).repeat(2, 1)
+    with jax.numpy_dtype_promotion("standard"):
+        return jax.nn.dot_product_attention(probe, tokens, tokens)[0, 0]
+
+
+def of_flax(a, nnx=False):
+    """Attention pooling by the modules of Flax, with a probe that is a class token."""
+    from flax import linen
+    from flax import nnx as flax_nnx
+
+    probe, tokens = weights(a, 1, 4, seed=14), dense(a.reshape(-1, a.shape[-1]), 4)
+    options = {"param_dtype": a.dtype, "dtype": a.dtype}
+
+    def numbers(like):
+        return weights(a, *like.shape)
+
+    if nnx:
+        rngs = flax_nnx.Rngs(0)
+        module = flax_nnx.MultiHeadAttention(2, 4, decode=False, rngs=rngs, **options)
+        graphdef, params, rest = flax_nnx.split(module, flax_nnx.Param, ...)
+        module = flax_nnx.merge(graphdef, jax.tree.map(numbers, params), rest)
+        with jax.numpy_dtype_promotion("standard"):
+            return jnp.reshape(module(probe[None], tokens[None]), -1)
+    module = linen.MultiHeadDotProductAttention(2, **options)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), probe[None], probe[None])
+    mixed = module.apply(jax.tree.map(numbers, shapes), probe[None], tokens[None])
+    return jnp.reshape(jnp.asarray(mixed), -1)
 
 
 def scan_of_blocks(a):
@@ -132,6 +228,8 @@ LINEAR = "piecewise linear: one gradient"
 ALL = "dense: 60 directions"
 POOLED = "pooled first: 3 directions instead of 60"
 ONE = "local, 1 colour: 1 direction instead of 60"
+GATED = "local but for a gate, then pooled, 1 colour: 6 directions instead of 60"
+STILL = "local, then pooled, 1 colour: 3 directions instead of 60"
 THREE = "local, 1 colour: 3 directions instead of 60"
 
 HEADS = {
@@ -267,8 +365,84 @@ HEADS = {
         lambda a: jax.nn.silu(lax.pad(a, a.sum(), ((1, 0, 0),) + ((0, 0, 0),) * 2)).sum(),
         "dense: 60 directions (no rule for pad)",
     ),
-    "squeeze-and-excitation": Head(squeeze_excite, ALL),
+    "squeeze-and-excitation": Head(squeeze_excite, GATED),
+    "gate after 1x1": Head(
+        lambda a: logit(gap(jax.nn.silu(gate(dense(a, 5)) * dense(a, 5)))), GATED
+    ),
+    "gate, residual, silu": Head(
+        lambda a: log_probability(gap(jax.nn.silu(a + dense(a * gate(a), 3)))), GATED
+    ),
+    "hard gate": Head(
+        lambda a: log_probability(gap(jax.nn.silu(a * gate(a, jax.nn.hard_sigmoid)))), GATED
+    ),
+    "gate before 3x3": Head(
+        lambda a: log_probability(gap(jax.nn.silu(conv(a * gate(a), 4)))),
+        "local but for a gate, then pooled, 9 colours: 30 directions instead of 126",
+        (7, 6, 3),
+    ),
+    "global context": Head(lambda a: log_probability(gap(jax.nn.silu(a + gate(a)))), GATED),
+    "gate of a signal": Head(
+        lambda a: logit(gap(jax.nn.silu(a * gate(a)[0]))),
+        "local but for a gate, then pooled, 1 colour: 6 directions instead of 27",
+        (9, 3),
+    ),
+    "gate of a part": Head(lambda a: logit(gap(jax.nn.silu(a[:3] * gate(a)))), ALL),
+    "two gates": Head(lambda a: logit(gap(jax.nn.silu(gate(a * gate(a)) * a * gate(a)))), ALL),
+    "gate by a maximum": Head(
+        lambda a: log_probability(
+            gap(jax.nn.silu(a * jax.nn.sigmoid(a.max((0, 1), keepdims=True))))
+        ),
+        ALL,
+    ),
+    "gate by a depthwise context": Head(
+        lambda a: log_probability(gap(jax.nn.silu(a * gate(conv(a, 3, groups=3))))), ALL
+    ),
+    "gate by an uneven mean": Head(
+        lambda a: log_probability(gap(jax.nn.silu(a * jnp.tanh(uneven_mean(a))[None, None]))), ALL
+    ),
+    "gate by a relu": Head(
+        lambda a: log_probability(gap(jax.nn.silu(a * gate(jax.nn.relu(a))))), ALL
+    ),
+    "group norm, log-softmax": Head(
+        lambda a: log_probability(gap(jax.nn.silu(group_norm(a)))), ALL
+    ),
     "self-attention": Head(attention, ALL),
+    "class token": Head(lambda a: log_probability(transformer(a)), STILL),
+    "class token, registers": Head(lambda a: logit(transformer(a, registers=2)), STILL),
+    "class token, masked": Head(
+        lambda a: logit(transformer(a, mask=np.arange(21) % 4 != 2)), STILL
+    ),
+    "class token, softmax by hand": Head(
+        lambda a: logit(transformer(a, softmax=shifted_softmax)), STILL
+    ),
+    "class token, nothing subtracted": Head(
+        lambda a: logit(transformer(a, softmax=plain_softmax)), STILL
+    ),
+    "class token, softmax detached": Head(
+        lambda a: logit(transformer(a, softmax=detached_softmax)), ALL
+    ),
+    "class token, softmax rounded": Head(
+        lambda a: logit(transformer(a, softmax=rounded_softmax)), ALL
+    ),
+    "class token that moves": Head(lambda a: logit(transformer(conv(a, 3) + a.mean())), ALL),
+    "one probe": Head(lambda a: log_probability(probed(a, 1)[0]), STILL),
+    "several probes": Head(lambda a: log_probability(probed(a, 3).reshape(-1)), STILL),
+    "probes that move": Head(
+        lambda a: logit(attend(a.mean((0, 1))[None], a.reshape(-1, 3))[0]), ALL
+    ),
+    "dot_product_attention": Head(
+        lambda a: logit(of_jax(a)),
+        STILL,
+        tolerance=1e-5,  # its scores are float32 whatever it is given
+    ),
+    "weighted mean": Head(lambda a: log_probability(weighted_mean(a)), STILL),
+    "softmax over channels": Head(lambda a: log_probability(gap(a * jax.nn.softmax(a, -1))), STILL),
+    "attention of linen": Head(lambda a: log_probability(of_flax(a)), STILL),
+    "attention of NNX": Head(
+        lambda a: log_probability(of_flax(a, nnx=True)),
+        STILL,
+        tolerance=1e-5,  # which calls that
+    ),
     "custom_vjp": Head(
         lambda a: logit(gap(sine(a))), "dense: 60 directions (no rule for custom_vjp_call)"
     ),

@@ -48,6 +48,7 @@ def test_channels_that_ablation_does_not_change_cost_nothing():
     np.testing.assert_array_equal(weights[..., :3], 0)
 
 
+@pytest.mark.thorough
 def test_a_dead_channel_has_a_derivative_too():
     """The score without channel k does not depend on it: `d w_k / d A_k` is that of S over S."""
     tap = _tap(jaxcam.probability)

@@ -55,6 +55,7 @@ def test_eigen_grad_cam_is_the_first_direction_of_the_product():
     np.testing.assert_allclose(found, cam, rtol=1e-3, atol=1e-6)  # float32 eigh
 
 
+@pytest.mark.thorough
 def test_eigen_cam_has_the_derivative_of_the_singular_vector(x64):
     features = jax.random.normal(jax.random.key(0), (3, 4, 6), jnp.float64) + 0.3
     tangent = jax.random.normal(jax.random.key(1), features.shape, jnp.float64)

@@ -10,8 +10,8 @@ import scipy.stats
 
 import jaxcam
 from jaxcam._src.audit import EXACT, MAPS, MEASURES, POSITIVE
+from jaxcam._src.methods.closed_forms import CLOSED_FORMS
 from jaxcam._src.metrics import agreement
-from jaxcam._src.weights.closed_forms import CLOSED_FORMS
 
 SHAPE = (4, 3, 5)
 ROW = np.random.default_rng(1).normal(size=(5, 3))
@@ -54,6 +54,8 @@ def test_errors_of_the_closed_form_by_hand(x64):
     np.testing.assert_allclose(found.alpha_closed, closed, rtol=1e-8)
     positive = np.maximum(first, 0)
     assert abs(found.alpha_error - _relative(closed * positive, alpha * positive)) < 1e-8
+    is_off = abs(closed - alpha) > 0.1 * abs(alpha)
+    np.testing.assert_allclose(found.alpha_off, is_off[first > 0].mean())
     np.testing.assert_allclose(found.exact.negative, (alpha < 0).mean())
     sums = np.quantile(abs(total * first), [0, 0.05, 0.5, 0.95, 1])
     np.testing.assert_allclose(found.sum_gradient, sums, rtol=1e-9)
@@ -91,6 +93,7 @@ def test_a_piecewise_linear_head_has_no_error():
     assert jaxcam.verdict(found).startswith("The closed form is exact here, since")
 
 
+@pytest.mark.thorough
 def test_the_verdict_takes_means_over_images():
     images = jnp.stack([_image(jnp.float32), _image(jnp.float32) / 2])
     both = jax.jit(jax.vmap(functools.partial(jaxcam.audit, _network(jnp.sin), "layer", None)))(
@@ -196,6 +199,7 @@ def test_shifted_logits_change_the_map_and_not_the_answer():
         assert changes or difference < 1e-3
 
 
+@pytest.mark.thorough
 def test_an_exact_map_that_is_flat_is_said_to_be(x64):
     """Every gradient is negative, and so no weight is left of Grad-CAM++."""
 

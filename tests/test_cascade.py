@@ -49,6 +49,7 @@ def test_weights_that_are_cast_first_are_in_order_too():
     assert [name for name, _ in layers] == LAYERS["plain"]
 
 
+@pytest.mark.thorough
 def test_a_map_of_the_model_changes_and_one_of_the_image_does_not():
     case = plain()
     image = jnp.asarray(np.random.default_rng(0).normal(size=(24, 20, 3)), jnp.float32)

@@ -48,6 +48,19 @@ def test_only_live_chunks_run(live, chunks):
     assert len(calls) == chunks  # a callback without arguments runs once for all of a chunk
 
 
+@pytest.mark.parametrize(("chunk_size", "runs"), [(7, 7), (6, 8), (4, 8), (3, 9), (50, 7)])
+def test_chunks_are_of_equal_size(chunk_size, runs):
+    calls = []
+
+    def counted(x):
+        jax.debug.callback(lambda _: calls.append(1), x)
+        return x.sum()
+
+    jax.block_until_ready(mapped_where(counted, XS, LIVE | True, 0.0, chunk_size))
+    jax.effects_barrier()
+    assert len(calls) == runs  # 7 entries, and those that the last chunk shares with another
+
+
 def _plain(scale, xs):
     return jnp.sin(scale * xs).sum(axis=1)
 

@@ -1,8 +1,10 @@
 """The command line: what it writes, and one line for what it cannot do."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
+import re
 import subprocess
 import sys
 
@@ -14,9 +16,12 @@ from PIL import Image
 
 import jaxcam
 from jaxcam._src import cli, files
+from jaxcam._src.audit.price import Price
+from jaxcam._src.cli import METHODS, audit, knobs, streams
 from jaxcam._src.demo.bundle import FOLDER
 
 CANVAS = str(FOLDER / "canvas0.png")
+SCORE_CAM = ["--layer", "stage3", "--method", "score_cam"]
 
 
 def nan_model():
@@ -60,6 +65,29 @@ def twice_model():
     return jaxcam.Model(apply_fn, {"key": jax.random.key(0)}, digits.preprocess, list("43210"))
 
 
+def binary_model():
+    """A factory of a model with one logit."""
+
+    def apply_fn(variables, image):
+        features = jaxcam.tag(jnp.concatenate([image, 1 - image], -1), "features")
+        return features.mean((0, 1), keepdims=True)[0, 0] @ jnp.array([[1.0], [-1.0]])
+
+    return jaxcam.Model(apply_fn, {}, jaxcam.digits_relu().preprocess, ["one"])
+
+
+def crowded_model():
+    """A factory of a model behind whose layer all positions meet, and what they make is curved."""
+
+    def apply_fn(variables, image):
+        cells = image.reshape(4, 16, 4, 16, 1).mean((1, 3)) * variables
+        cells = jaxcam.tag(cells, "cells").reshape(16, 6)
+        mixed = jax.nn.softmax(cells @ cells.T, axis=-1) @ cells
+        return jnp.tanh(mixed).sum(0)[:5]
+
+    digits, scale = jaxcam.digits_relu(), np.linspace(0.5, 2, 6, dtype=np.float32)
+    return jaxcam.Model(apply_fn, scale[None, None], digits.preprocess, list("43210"))
+
+
 def picky_model():
     """A factory whose preprocessing fails."""
 
@@ -94,9 +122,12 @@ def test_demo_writes_a_figure_and_beats_the_floor(capsys, tmp_path):
     code, out, _ = run_command(capsys, "demo", "--out", tmp_path / "new" / "folder")
     assert code == 0
     folder = tmp_path / "new" / "folder"
-    assert {path.name for path in folder.iterdir()} == {"figure.png", "energy.json"}
-    with Image.open(folder / "figure.png") as figure:
-        assert figure.size[0] > 500
+    written = {path.name for path in folder.iterdir()}
+    assert written - {"photograph.png"} == {"figure.png", "energy.json"}
+    assert ("jaxcam-xai[photographs]" in out) == ("photograph.png" not in written)
+    for name in written - {"energy.json"}:
+        with Image.open(folder / name) as figure:
+            assert figure.size[0] > 500
     energy = json.loads((folder / "energy.json").read_text())
     floor = energy.pop("all ones (floor)")
     assert set(energy) == {"cam", "grad_cam", "grad_cam_plus_plus", "layer_cam", "score_cam"}
@@ -181,8 +212,25 @@ def test_explain_writes_overlay_map_and_numbers(capsys, tmp_path, target):
         (["audit", CANVAS, "--layer", "stage3", "--model", "test_cli:blind_model"], "holds NaN"),
         (["audit", CANVAS, "--layer", "stem", "--model", "test_cli:gaudy_model"], "[3, 4]"),
         (["audit", CANVAS, "--layer", "stage3", "--out", "FILE"], "choose another --out"),
+        (["audit", CANVAS, "--layer", "stage3", "--samples", "1"], "samples is 1; it counts"),
         (["demo", "--out", "FILE/deeper"], "choose another --out"),
-        (["explain", CANVAS], "--layer"),
+        (
+            ["explain", CANVAS, "--layer", "stage3", "--method", "score_cam", "--set", "topk=3"],
+            "no score_cam knob 'topk'. Did you mean 'top_k' or 'dtype'? There are: chunk_size, top",
+        ),
+        (["explain", CANVAS, "--layer", "stage3", "--set", "top_k=3"], "no grad_cam knob to set"),
+        (
+            ["explain", CANVAS, *SCORE_CAM, "--set", "top_k=many"],
+            "--set top_k=many: wanted int or None",
+        ),
+        (["explain", CANVAS, *SCORE_CAM, "--set", "top_k"], "wanted [METHOD.]NAME=VALUE"),
+        (["explain", CANVAS, *SCORE_CAM, "--set", "top_k=0"], "top_k is 0; it is a count"),
+        (["explain", CANVAS, *SCORE_CAM, "--set", "rank_fn=x"], "wanted a function of jaxcam"),
+        (["explain", CANVAS, *SCORE_CAM, "--set", "dtype=x"], "wanted a type of numbers"),
+        (["explain", CANVAS, *SCORE_CAM, "--set", "cam.top_k=1"], "no chosen method 'cam'"),
+        (["explain", CANVAS, "--layer", "stage3", "--score", "prob"], "mean 'probability'"),
+        (["explain", CANVAS, "--layer", "stage3", "--convention", "x"], "no convention 'x'"),
+        (["audit", CANVAS, "--layer", "stage3", "--score", "prob"], "mean 'probability'"),
         (["paint"], "invalid choice: 'paint'"),
         ([], "required: COMMAND"),
     ],
@@ -209,6 +257,36 @@ def test_bad_input_is_one_line_exit_code_2_and_no_file(capsys, tmp_path, argumen
     assert sorted(tmp_path.rglob("*")) == before
 
 
+CROWDED = ["audit", CANVAS, "--model", "test_cli:crowded_model", "--layer", "cells"]
+
+
+@pytest.mark.thorough
+def test_an_audit_that_takes_long_says_so_and_takes_a_sample(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(audit, "price", lambda *_: Price(1.0, 0.5, 96.0, 96.0))
+    monkeypatch.setattr(audit, "_SAMPLE", 24)
+    code, said, _ = run_command(capsys, *CROWDED, "--out", tmp_path)
+    assert code == 0
+    first, second, _ = said.split("\n", 2)
+    assert (
+        first == "cells: a whole audit would take about 98 seconds or more; --exact insists on it"
+    )
+    assert second == "cells: a sample of 24 activations takes about 13 seconds"
+    assert "by a sample of 24 of 96 activations" in said
+    numbers = json.loads((tmp_path / "audit.json").read_text())["layers"]["cells"]["mean"]
+    assert numbers["sample"]["activations"] == 24
+    low, high = (numbers["sample"][end]["second_error"] for end in ("low", "high"))
+    assert low < numbers["second_error"] < high
+
+
+@pytest.mark.thorough
+def test_an_exact_audit_says_that_it_takes_long(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(audit, "_UNTOLD", 0.0)  # so that any time is long
+    code, said, _ = run_command(capsys, *CROWDED, "--exact", "--out", tmp_path)
+    assert code == 0
+    assert said.startswith("cells: takes up to about")
+    assert "sample" not in json.loads((tmp_path / "audit.json").read_text())["layers"]["cells"]
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     ("model", "layer"), [("digits_silu", "stage3/conv2"), ("digits_relu", None)]
@@ -223,7 +301,7 @@ def test_audit_of_a_folder_and_several_layers(capsys, tmp_path, model, layer):
     layers = ["--layer", "stage3", "--layer", "stage3/conv2"]
     out = tmp_path / "out"
     code, said, _ = run_command(
-        capsys, "audit", folder, *layers, "--model", f"jaxcam:{model}", "--out", out
+        capsys, "audit", folder, *layers, "--model", f"jaxcam:{model}", "--exact", "--out", out
     )
     assert code == 0
     assert said.count("The closed form is") == 2
@@ -289,11 +367,123 @@ def test_python_m_jaxcam_is_the_command_line():
     assert done.stderr == "jaxcam: there is no image no.png\n"
 
 
-def test_methods_are_listed_with_what_they_cost_and_are_not_for(capsys):
+def test_methods_are_listed_by_their_whole_names_on_a_narrow_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(streams.results, "width", 80)
     assert cli.main(["methods"]) == 0
-    printed = " ".join(capsys.readouterr().out.split())
-    for name in ("grad_cam", "recipro_cam", "uniform"):
-        assert name in printed
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert {*METHODS} - {"grad_cam_plus_plus_closed"} <= {word for x in lines for word in x.split()}
+
+
+def test_a_method_is_described_with_its_knobs(capsys):
+    code, out, _ = run_command(capsys, "methods", "score_cam")
+    assert code == 0
+    for part in ("Score-CAM", "softmax of", "many channels", "top_k=None", "arxiv.org/abs/1910"):
+        assert part in out
+    code, _, error = run_command(capsys, "methods", "scorecam")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "there is no method 'scorecam'. Did you mean 'score_cam'" in error
+
+
+def test_without_a_layer_the_last_with_positions_is_explained_and_named(capsys, tmp_path):
+    code, out, _ = run_command(capsys, "explain", CANVAS, "--out", tmp_path)
+    assert code == 0
+    assert out.startswith("layer: stage3 (last with positions; choose with --layer)\n")
+    assert json.loads((tmp_path / "explanations.json").read_text())["layer"] == "stage3"
+    model = ["--model", "test_cli:twice_model", "--out", tmp_path]
+    code, _, error = run_command(capsys, "explain", CANVAS, *model)
+    assert code == 2
+    assert "--layer is not given: the model has no layer with positions that runs once" in error
+
+
+def test_layers_mark_the_default_and_leave_out_what_has_no_map(capsys):
+    code, out, _ = run_command(capsys, "layers")
+    assert code == 0
+    *_, default, left = out.splitlines()
+    assert default.split("  ")[-2:] == [
+        "the default",
+        "exact Grad-CAM++: piecewise linear: one gradient",
+    ]
+    assert "classifier" not in out
+    assert left == "left out, without positions: 1; --all lists them too"
+    command = ["layers", "--model", "jaxcam:digits_silu", "--all", "--cost"]
+    code, out, _ = run_command(capsys, *command, "--matching", "classifier")
+    assert re.search(r"^classifier .*no map: layer 'classifier' returns", out, re.M)
+    code, out, _ = run_command(capsys, *command, "--matching", "stage3/conv2")
+    assert out.endswith("exact Grad-CAM++: local, 1 colour: 1 direction instead of 16,384\n")
+
+
+SEVERAL = [
+    "--layer",
+    "stage2",
+    "--layer",
+    "stage3",
+    "--method",
+    "grad_cam",
+    "--method",
+    "score_cam",
+]
+
+
+@pytest.mark.thorough
+def test_several_methods_and_layers_each_as_if_alone_and_side_by_side(capsys, tmp_path):
+    knobs = ["--set", "top_k=8", "--out", tmp_path / "out"]
+    code, out, _ = run_command(capsys, "explain", CANVAS, *SEVERAL, *knobs)
+    assert code == 0
+    names = {f"{method}@{layer}" for method in SEVERAL[5::2] for layer in SEVERAL[1:4:2]}
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == names | {"canvas0_side_by_side.png"}
+    assert (out.count("zero 100.0%"), out.count("\n")) == (1, 2)
+    with Image.open(tmp_path / "out" / "canvas0_side_by_side.png") as figure:
+        assert 1.3 < figure.width / figure.height < 1.5  # two layers; the image and two methods
+    alone = ["--layer", "stage2", "--method", "score_cam", "--set", "score_cam.top_k=8"]
+    assert run_command(capsys, "explain", CANVAS, *alone, "--out", tmp_path / "alone")[0] == 0
+    cams = [tmp_path / "out" / "score_cam@stage2", tmp_path / "alone"]
+    cams = [np.load(folder / "canvas0_cam.npy") for folder in cams]
+    np.testing.assert_array_equal(*cams)
+    settings = json.loads((tmp_path / "alone" / "explanations.json").read_text())
+    assert settings["set"] == ["score_cam.top_k=8"]
+
+
+@pytest.mark.parametrize("score", ["logit", "log_probability"])
+def test_scores_knobs_and_conventions_are_those_of_python(capsys, tmp_path, score):
+    choice = ["--score", score, "--convention", "torchcam", "--method", "ss_cam", "--seed", 3]
+    knobs = ["--set", "samples=2", "--set", "sigma=1", "--set", "rank_fn=grad_cam"]
+    more = ["--set", "ss_cam.top_k=4", "--layer", "stage3", "--out", tmp_path]
+    code, _, error = run_command(capsys, "explain", CANVAS, *choice, *knobs, *more)
+    assert code == 0, error
+    model, image = jaxcam.digits_relu(), jaxcam.load_canvases().images[0]
+    method = functools.partial(
+        jaxcam.ss_cam, key=jax.random.key(3), samples=2, sigma=1.0, rank_fn=jaxcam.grad_cam, top_k=4
+    )
+    how = {"score_fn": getattr(jaxcam, score), "convention": jaxcam.conventions.torchcam}
+    explain = jax.jit(jaxcam.explainer(model.apply_fn, "stage3", method, **how))
+    cam = np.load(tmp_path / "canvas0_cam.npy")
+    np.testing.assert_allclose(cam, explain(model.variables, image).cam, rtol=1e-4, atol=1e-5)
+    settings = json.loads((tmp_path / "explanations.json").read_text())
+    assert settings["convention"] == "torchcam"
+    assert settings.get("score", "logit") == score
+
+
+def test_a_knob_of_another_dtype_and_without_a_value():
+    given = {"score_cam": jaxcam.score_cam, "grad_cam": jaxcam.grad_cam}
+    settings = ["dtype=bfloat16", "score_cam.rank_fn=None", "chunk_size=4"]
+    bound = knobs.bound(given, settings)
+    assert bound["grad_cam"] is jaxcam.grad_cam
+    wanted = {"dtype": jnp.dtype("bfloat16"), "rank_fn": None, "chunk_size": 4}
+    found = bound["score_cam"]
+    assert isinstance(found, functools.partial)
+    assert found.keywords == wanted
+
+
+def test_a_binary_score_has_two_targets(capsys, tmp_path):
+    command = ["explain", CANVAS, "--model", "test_cli:binary_model", "--score", "binary_logit"]
+    for target in ("not one", "1"):
+        given = ["--layer", "features", "--target", target, "--out", tmp_path]
+        assert run_command(capsys, *command, *given)[0] == 0
+        (entry,) = json.loads((tmp_path / "explanations.json").read_text())["images"]
+        assert entry["target"]["class"] == int(target == "1")
+        assert entry["target"]["name"] == ("one" if target == "1" else "not one")
 
 
 def test_random_numbers_come_from_the_seed(tmp_path, capsys):
@@ -330,10 +520,12 @@ def test_layers_that_are_alike_share_a_line(capsys):
     assert code == 0
     assert out.splitlines() == [
         f"{'block{0..39}/conv':41}  float32[6, 5, 3]  40 alike",
-        "block0/stage0/norm .. block39/stage1/norm  float32[6, 5, 3]  40 alike",
+        "block0/stage0/norm .. block38/stage1/norm  float32[6, 5, 3]  39 alike",
+        f"{'block39/stage1/norm':41}  float32[6, 5, 3]  the default  "
+        "exact Grad-CAM++: piecewise linear: one gradient",
     ]
     code, out, _ = run_command(capsys, *command, "--matching", "block1?/conv")
     assert [line.split()[0] for line in out.splitlines()] == [f"block1{i}/conv" for i in range(10)]
     code, _, error = run_command(capsys, *command, "--matching", "blocks")
     assert code == 2
-    assert "no layers that match 'blocks' and can be explained; --every lists" in error
+    assert "no layers that match 'blocks' and can be explained; --all lists" in error

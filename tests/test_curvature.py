@@ -9,7 +9,7 @@ import pytest
 
 import jaxcam
 from jaxcam._src.base import Derivatives
-from jaxcam._src.weights.curvature import alpha_from
+from jaxcam._src.methods.curvature import alpha_from
 
 SHAPE = (3, 2, 5)
 closed = functools.partial(jaxcam.grad_cam_plus_plus, derivatives_fn=jaxcam.closed_form)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cut_law import TARGET, check_gradient, check_law
+from flax import linen
 from jax.extend import core as jex
 from jax.sharding import PartitionSpec
 
@@ -830,3 +831,44 @@ def test_mutable_refs_of_a_closed_part_of_the_model_are_no_concern():
         return x.sum(axis=(0, 1)) * variables
 
     check_law(model, 2.0, IMAGE, "layer", jnp.sin(IMAGE))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (lambda v, x: (v, x[..., :1]), r"float32\[8, 8, 1\]"),
+        (lambda v, x: (v, jnp.stack([x, x])), r"float32\[2, 8, 8, 3\]"),
+        (lambda v, x: ({"kernel": "text"}, x), "with these variables"),
+        (lambda v, x: ({}, x), "with these variables.* KeyError: 'kernel'"),
+    ],
+)
+def test_what_a_model_cannot_run_on_is_said_in_one_line(given, said):
+    def apply_fn(variables, image):
+        image = jaxcam.tag(image, "image")
+        spec = {"window_strides": (1, 1), "padding": "SAME"}
+        x = jax.lax.conv_general_dilated(
+            image[None], variables["kernel"], **spec, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return x.mean((0, 1, 2))
+
+    variables, image = {"kernel": jnp.ones((3, 3, 3, 5))}, jnp.ones((8, 8, 3))
+    jaxcam.explainer(apply_fn, "image")(variables, image)
+    for ask in (jaxcam.explainer(apply_fn, "image"), functools.partial(jaxcam.layers, apply_fn)):
+        with pytest.raises(ValueError, match=f"the model does not run on the image .*{said}") as e:
+            ask(*given(variables, image))
+        assert "\n" not in str(e.value)
+
+
+def test_a_layer_of_another_model_is_refused():
+    def apply_fn(variables, image):
+        return jaxcam.tag(image, "image").mean((0, 1))
+
+    def other_fn(variables, image):
+        return -apply_fn(variables, image)
+
+    image = jnp.ones((4, 4, 3))
+    with pytest.raises(ValueError, match="cut out of another apply_fn than is explained"):
+        jaxcam.explainer(other_fn, jaxcam.split(apply_fn, "image"))({}, image)
+    layer: Any = linen.Dense(4)
+    with pytest.raises(ValueError, match="wanted its name, as jaxcam"):
+        jaxcam.explainer(apply_fn, layer)({}, image)

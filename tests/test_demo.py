@@ -1,6 +1,5 @@
 """The bundled canvases and networks, and the script that trained them."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +9,7 @@ from tiers import rest_is_thorough
 import jaxcam
 from jaxcam._src.demo import bundle, canvases, train
 
-ACTIVATIONS = {"relu": nn.relu, "silu": nn.silu}
+MODELS = {"relu": jaxcam.digits_relu, "silu": jaxcam.digits_silu, "vit": jaxcam.digits_vit}
 
 
 @pytest.fixture(scope="module")
@@ -42,39 +41,50 @@ def test_no_digit_is_both_trained_on_and_tested(digits):
     assert not known & unseen
 
 
-@pytest.mark.parametrize("name", rest_is_thorough(ACTIVATIONS))
+@pytest.mark.parametrize("name", rest_is_thorough(MODELS))
 def test_shipped_weights_recognise_fresh_canvases(digits, name):
     fresh = canvases.draw(digits[1], 1000, seed=77)
     variables = bundle.load_variables(name)
-    assert train.accuracy(ACTIVATIONS[name], variables, fresh) > 0.97
+    assert train.accuracy(train.RECIPES[name].module, variables, fresh) > 0.97
 
 
-@pytest.mark.parametrize("model", [jaxcam.digits_relu(), jaxcam.digits_silu()], ids=ACTIVATIONS)
-def test_bundled_models_name_the_bundled_canvases(model):
-    shown = jaxcam.load_canvases()
+@pytest.mark.parametrize("name", MODELS)
+def test_bundled_models_name_the_bundled_canvases(name):
+    model, shown = MODELS[name](), jaxcam.load_canvases()
     assert sum(x.size for x in jax.tree.leaves(model.variables["params"])) < 300_000
-    logits = jax.vmap(model.apply_fn, in_axes=(None, 0))(model.variables, shown.images)
+    logits = jax.vmap(model.apply_fn, in_axes=(None, 0))(model.variables, jnp.asarray(shown.images))
     assert (logits.argmax(-1) == shown.labels).mean() > 0.9
 
 
 def test_shipped_files_are_small():
-    size = sum((bundle.FOLDER / f"{name}.msgpack").stat().st_size for name in ACTIVATIONS)
-    assert size < 2_000_000
+    sizes = [(bundle.FOLDER / f"{name}.msgpack").stat().st_size for name in MODELS]
+    assert max(sizes) < 500_000
+
+
+def test_the_grid_is_what_enters_the_last_block():
+    model, image = jaxcam.digits_vit(), jnp.asarray(jaxcam.load_canvases().images[0])
+    grid, _ = jaxcam.split(model.apply_fn, "grid")(model.variables, image)
+    tokens, _ = jaxcam.token_grid(model.apply_fn, "block2")(model.variables, image)
+    assert grid.shape == (8, 8, 48)
+    np.testing.assert_array_equal(grid, tokens)
 
 
 @pytest.mark.thorough
-def test_a_few_steps_beat_guessing_and_repeat_themselves(digits):
+@pytest.mark.parametrize("name", ["relu", "vit"])
+def test_a_few_steps_teach_something_and_repeat_themselves(digits, name):
     few = canvases.draw(digits[0], 64, seed=0)
+    recipe = train.RECIPES[name]._replace(steps=20)
 
     def loss(variables):
-        logits = train.DigitNet(nn.relu).apply(
+        logits, _ = recipe.module.apply(
             variables, jnp.asarray(few.images), train=True, mutable=["batch_stats"]
-        )[0]
+        )
         return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(64), few.labels])
 
+    untrained = recipe.module.init(jax.random.key(0), jnp.asarray(few.images), train=False)
     with jax.numpy_dtype_promotion("standard"):  # optax's schedules mix integers and floats
-        trained, again = (train.train(nn.relu, digits[0], steps=20) for _ in range(2))
-    assert loss(trained) < np.log(10)  # of guessing
+        trained, again = (train.train(recipe, digits[0]) for _ in range(2))
+    assert loss(trained) < loss(untrained)
     for first, second in zip(jax.tree.leaves(trained), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(first, second)
 

@@ -1,4 +1,4 @@
-"""Where other libraries depart from the papers: each departure of the README's table, shown."""
+"""Where other libraries depart from the papers: each that 08_other_libraries names, shown."""
 
 import dataclasses
 

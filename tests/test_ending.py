@@ -130,6 +130,8 @@ def _another_sum(x):
         jnp.tanh,
         lambda z: 1 / (1 + jnp.exp(-z)),
         lambda z: jnp.exp(z - 1),
+        lambda z: jax.nn.softmax(jnp.stack([z, 2 * z])).reshape(-1),  # one for each group
+        lambda z: jax.nn.softmax(z[None], axis=0)[0],  # ones
     ],
 )
 def test_what_ends_otherwise_is_refused_and_no_word_is_said(squash):
@@ -157,3 +159,24 @@ def test_a_score_of_ones_own_may_take_probabilities():
         _ending_in(jax.nn.softmax), "block2", score_fn=lambda p, target: p[target]
     )
     assert np.isfinite(explain(case.variables, case.image, 1).heatmap).all()
+
+
+def _less_the_best_other(z):
+    """Each logit less the largest of the others: another number for each class."""
+    others = jnp.where(jnp.eye(len(z), dtype=bool), -jnp.inf, z[None])
+    return z - others.max(1)
+
+
+def test_a_subtraction_that_is_not_shared_stays():
+    image = jax.random.normal(jax.random.key(1), (4, 4, 3))
+    variables = jax.random.normal(jax.random.key(0), (3, 6))
+
+    def before(variables, x):
+        return _less_the_best_other(jaxcam.tag(x @ variables, "layer").mean((0, 1)))
+
+    def network(variables, x):
+        powers = jnp.exp(before(variables, x))
+        return powers / powers.sum()
+
+    found = jaxcam.to_logits(network)(variables, image)
+    np.testing.assert_array_equal(found, before(variables, image))

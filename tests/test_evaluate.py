@@ -120,6 +120,7 @@ def test_what_is_missing_is_named():
         _evaluator({"energy": metrics.energy})(case.variables, case.image, 1)
 
 
+@pytest.mark.thorough
 def test_each_method_is_asked_again_for_its_own_map():
     case, again = plain(), {"coherency": metrics.coherency, "random_logit": metrics.random_logit}
     together = jax.jit(_evaluator(again))(case.variables, case.image, 1).numbers

@@ -1,6 +1,7 @@
 """`jaxcam evaluate`: what it measures, writes and prints, that it goes on, and what it refuses."""
 
 import csv
+import functools
 import json
 
 import jax
@@ -75,6 +76,30 @@ def test_numbers_are_those_of_the_evaluator(evaluated):
                 np.testing.assert_allclose(row[name], value, atol=1e-5)
 
 
+@pytest.mark.thorough
+def test_knobs_and_conventions_are_those_of_the_evaluator(canvases, capsys, tmp_path):
+    with canvases.open(newline="") as file:
+        columns, first, *_ = csv.reader(file)
+    one = _table(canvases.parent / "one.csv", [first], columns)
+    how = ["--method", "score_cam", "--set", "top_k=4", "--convention", "torchcam"]
+    command = ["--images", one, *LAYER, *how, "--metric", "energy", "--out", tmp_path]
+    code, _, error = run_command(capsys, "evaluate", *command)
+    assert code == 0, error
+    model, given = jaxcam.digits_relu(), jaxcam.load_canvases()
+    methods = {"score_cam": functools.partial(jaxcam.score_cam, top_k=4)}
+    evaluate = jaxcam.evaluator(
+        model.apply_fn,
+        "stage3",
+        methods,
+        {"energy": jaxcam.metrics.energy},
+        convention=jaxcam.conventions.torchcam,
+    )
+    inside = given.boxes[0].mask()
+    wanted = evaluate(model.variables, given.images[0], given.labels[0], inside=inside)
+    (found,) = (row["energy"] for row in _rows(tmp_path) if row["method"] == "score_cam")
+    np.testing.assert_allclose(found, wanted.numbers["score_cam"]["energy"], atol=1e-5)
+
+
 def test_the_summary_is_that_of_the_rows(evaluated):
     out, _ = evaluated
     summary = json.loads((out / "summary.json").read_text())
@@ -111,6 +136,7 @@ def test_the_table_is_narrow_and_says_what_was_decided(evaluated):
     assert "energy +" in said
 
 
+@pytest.mark.thorough
 def test_layers_and_scores_are_compared(capsys, canvases, tmp_path):
     given = ["--images", canvases, *LAYER, "--metric", "complexity", "--method", "grad_cam"]
     both = ["--score", "logit", "--score", "margin", "--out", tmp_path]
@@ -198,6 +224,7 @@ def one_logit():
     return jaxcam.Model(apply_fn, model.variables, model.preprocess, ["zero"])
 
 
+@pytest.mark.thorough
 def test_one_logit_has_no_softmax_probability(capsys, tmp_path):
     model = ["--model", "test_evaluate_command:one_logit", *LAYER]
     code, said, error = run_command(

@@ -279,12 +279,13 @@ def _siamese(other):
 def test_each_image_of_a_siamese_network_is_explained_at_its_own_size():
     case, other = plain(), image(seed=5, size=(20, 8))
     for given, beside in ((case.image, other), (other, case.image)):
-        first = jaxcam.split(_siamese(beside), "block2", occurrence=0)
-        found = jax.jit(jaxcam.explainer(_siamese(beside), first))(case.variables, given)
+        siamese = _siamese(beside)
+        first = jaxcam.split(siamese, "block2", occurrence=0)
+        found = jax.jit(jaxcam.explainer(siamese, first))(case.variables, given)
         assert found.heatmap.shape == given.shape[:2]
-        second = jaxcam.split(_siamese(beside), "block2", occurrence=1)
+        second = jaxcam.split(siamese, "block2", occurrence=1)
         with pytest.raises(ValueError, match=r"does not depend on the image.*make that input the"):
-            jaxcam.explainer(_siamese(beside), second)(case.variables, given)
+            jaxcam.explainer(siamese, second)(case.variables, given)
 
 
 def _linear(variables, x):

@@ -7,13 +7,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / "jaxcam"
 FLOORS = [
+    {"shown"},
     {"arithmetic", "base", "compiling", "extras", "names"},
-    {"blurring", "cut", "scores", "maps", "render"},
+    {"blurring", "cut", "logits", "maps", "render"},
+    {"scores"},
     {"chunks"},
     {"derivatives", "sharding"},
-    {"weights", "adapters", "metrics"},
-    {"checks", "conventions", "files", "methods", "tokens"},
-    {"explain"},
+    {"adapters", "methods", "metrics"},
+    {"checks", "conventions", "files", "tokens"},
+    {"explain", "suggest"},
     {"evaluation"},
     {"audit", "pipeline"},
     {"demo", "report"},

@@ -112,7 +112,7 @@ STATE = jax.jit(lambda: MODULE.init(jax.random.key(0), IMAGE[None], train=False)
         (STATE, {}, r"training mode \(.*norm.*\); let it evaluate.*train=False"),
         (STATE["params"], {"train": False}, r"collections \['conv'.*'params': params"),
         ({"params": STATE["params"]}, {"train": False}, r"collections \['params'\].*batch_stats"),
-        (STATE, {"training": False}, r"Net.__call__.*'training'.*from_linen\(\.\.\., train"),
+        (STATE, {"training": False}, r"Net.__call__.*'training'.*given to from_linen"),
         ([STATE], {}, r"variables is a list; wanted what module.init returned"),
     ],
 )

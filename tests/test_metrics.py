@@ -191,6 +191,15 @@ def test_imputation_reaches_from_one_corner_to_the_other():
     np.testing.assert_allclose(even, 0.3, atol=1e-3)  # a rounding of the mean spreads as far
 
 
+def test_pixels_in_the_dark_are_dark():
+    """All around them is 0, though the mean of what is kept is not."""
+    removed = jnp.zeros((16, 16), bool).at[3:10, 3:10].set(True)
+    image = jnp.zeros((16, 16, 1)).at[14:, 14:].set(1)
+    for iterations in (None, 400):
+        found = metrics.imputed(image, removed, iterations=iterations)
+        np.testing.assert_allclose(found, image, atol=1e-6)
+
+
 def test_road_prefers_the_map_that_follows_the_score():
     image = jnp.zeros((16, 16, 1)).at[4:9, 5:10].set(1)
     right = jnp.asarray(image[..., 0])
@@ -201,6 +210,7 @@ def test_road_prefers_the_map_that_follows_the_score():
     assert by_right > 0.2 > -0.2 > by_wrong
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("sign", "wanted"), [(1, 1), (-1, -1)])
 def test_correlations_where_the_map_is_the_image(sign, wanted):
     found = trial(lambda image: image.sum(), heatmap=sign * IMAGE[..., 0])

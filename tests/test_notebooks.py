@@ -1,17 +1,8 @@
 """Notebooks run top to bottom, import public names alone, and stay small."""
 
-import json
-from pathlib import Path
-
 import pytest
 from cases import jax_defaults
-
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-
-
-def _cells(path: Path) -> list[str]:
-    cells = json.loads(path.read_text())["cells"]
-    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+from pages import NOTEBOOKS, cells
 
 
 @pytest.mark.thorough
@@ -20,7 +11,7 @@ def test_notebook_runs(path):
     assert path.stat().st_size < 1_000_000
     namespace = {"__name__": "__main__"}
     with jax_defaults():
-        for cell in _cells(path):
+        for cell in cells(path, "code"):
             assert "_src" not in cell
             exec(compile(cell, path.name, "exec"), namespace)
 

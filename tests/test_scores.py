@@ -179,3 +179,11 @@ def test_a_binary_target_is_0_or_1(target):
 def test_a_score_that_compares_classes_refuses_one_logit_and_names_the_binary_ones(score_fn):
     with pytest.raises(ValueError, match=r"there is one logit.*jaxcam.binary_logit"):
         score_fn(jnp.zeros(1), 0)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint32])
+def test_the_index_may_be_of_any_integer_dtype(dtype):
+    logits = jnp.arange(1000.0)
+    for target in (dtype(7), jnp.asarray(7, dtype)):
+        assert float(jaxcam.logit(logits, target)) == 7
+        assert float(jax.jit(jaxcam.logit)(logits, target)) == 7

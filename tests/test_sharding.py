@@ -19,6 +19,7 @@ AN_EIGHTH = [
     *(f"score_cam, {mesh}" for mesh in ("8 x 1", "1 x 8", "2 x 4", "sharded arrays")),
     *(f"ablation_cam, {mesh}" for mesh in ("8 x 1", "1 x 8", "2 x 4", "8 probes")),
     *(f"derivatives, {mesh}" for mesh in ("8 x 1", "1 x 8", "2 x 4")),
+    "evaluator, 8 x 1",
 ]
 IN_CHUNKS = [
     f"{method}, 2 x 4"
@@ -47,6 +48,11 @@ def test_eight_devices_give_the_numbers_of_one_for_an_eighth_of_the_work():
     for case in AN_EIGHTH:
         _, share = found[case]
         assert share == pytest.approx(1 / 8, rel=0.1), case
+    for name, gathered in {"score_cam": 1, "ablation_cam": 1, "derivatives": 3}.items():
+        # At the end alone: of the scores, or of the first, second and third derivatives.
+        assert found[f"collectives of {name}"] == [gathered, 0, 0], name
+    # 17 of 136 for each device, in chunks of 9 and not of 16, of which a device would run 32.
+    assert found["runs"] == 8 * 18
     assert found["3 images"].startswith("3 images on 8 devices; wanted a multiple")
 
 

@@ -40,6 +40,7 @@ def test_smooth_grad_cam_plus_plus_without_noise_is_grad_cam_plus_plus(form_fn):
     np.testing.assert_allclose(smoothed, exact, rtol=1e-4)  # float32 third derivatives
 
 
+@pytest.mark.thorough
 def test_smooth_grad_cam_plus_plus_averages_derivatives(x64):
     tap = _tap64()
     noise = [jax.random.normal(k, tap.image.shape, jnp.float64) for k in jax.random.split(KEY, 3)]

@@ -112,3 +112,21 @@ def test_an_ambiguous_layout_is_refused():
     with pytest.raises(ValueError, match=r"several .* extra=0 with grid=\(2, 2\), extra=3 with"):
         split_fn(None, image)
     assert jaxcam.token_grid(apply_fn, "tokens", extra=0)(None, image)[0].shape == (2, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "size", "message"),
+    [
+        (1568, (16, 224, 224), r"patches are seldom cubes, so give the grid"),
+        (41, (1000,), r"extra=1 with grid=\(40,\), extra=0 with grid=\(41,\)"),  # 24 at a time
+    ],
+)
+def test_a_layout_that_could_be_another_is_refused(tokens, size, message):
+    def apply_fn(variables, x):
+        return jaxcam.tag(x.reshape(-1)[: tokens * 2].reshape(tokens, 2), "tokens").mean(0)
+
+    def cut(x):
+        return jaxcam.token_grid(apply_fn, "tokens")(None, x)[0]
+
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(cut, jax.ShapeDtypeStruct((*size, 3), jnp.float32))

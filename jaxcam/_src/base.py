@@ -10,6 +10,8 @@ import jax.export
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, UInt32
 
+from jaxcam._src import shown
+
 # Shapes: image [*spatial, C], activations [*spatial, K], logits [classes]; spatial is H, W for a
 # picture, T for a signal, D, H, W for a volume.
 ApplyFn: TypeAlias = Callable[[Any, Array], Any]  # (variables, image) -> logits
@@ -17,7 +19,7 @@ HeadFn: TypeAlias = Callable[[Array], Any]  # activations -> logits
 SplitFn: TypeAlias = Callable[[Any, Array], tuple[Array, HeadFn]]
 ScoreFn: TypeAlias = Callable[[Any, Any], Array]  # (logits, target) -> scalar
 Key: TypeAlias = PRNGKeyArray | UInt32[Array, "words"]  # of jax.random, of either kind
-FuseFn: TypeAlias = Callable[[Any], Array]  # heatmaps [layers, *spatial] -> [*spatial]
+FuseFn: TypeAlias = Callable[..., Array]  # heatmaps [layers, *spatial] -> [*spatial]
 
 
 class ModelWarning(UserWarning):
@@ -44,6 +46,10 @@ class Layer:
     runs: int
     leaf: int = 0
     key: str = ""
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return shown.table(vars(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +89,23 @@ FormFn: TypeAlias = Callable[[Derivatives], Derivatives]  # of a score S -> of Y
 
 
 @dataclasses.dataclass(frozen=True)
+class Attention:
+    """The attention weights of several layers, and what the score makes of them.
+
+    Attributes:
+      weights: by name, in the order of execution, each `[heads, queries, keys]`.
+      score: what is added to the weights, in this order, -> the score; or the sum of the scores
+        of several blocks, each of which sees what is added to its own weights alone.
+      apart: the names of the first two that follow each other though the later does not depend on
+        the earlier, such as heads that run side by side; None where each depends on the last.
+    """
+
+    weights: Mapping[str, Array]
+    score: Callable[[Sequence[Array]], Array]
+    apart: tuple[str, str] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Tap:
     """All that a method may look at: one image, one target, one layer.
 
@@ -98,6 +121,9 @@ class Tap:
       target: what is explained, as the score function takes it.
       at_image: the tap of another image: same layer, score and target.
       at_score: the tap of another score: same image, layer and target.
+      attention: `(layers=None, blocks=())` -> the model's attention weights: those found in its
+        program, or of the names in `layers`. With `blocks`, names of layers that return tokens,
+        the last weights before each, and the score of what the model makes of its tokens.
     """
 
     activations: Float[Array, "*spatial K"]
@@ -108,6 +134,7 @@ class Tap:
     target: Any
     at_image: "Callable[[Array], Tap]"
     at_score: "Callable[[ScoreFn], Tap]"
+    attention: Callable[..., Attention]
 
     @property
     def spatial_axes(self) -> tuple[int, ...]:
@@ -171,6 +198,13 @@ class Explanation:
     logits: Any
     target: Any
     flat: Any = 0
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the heatmap, and the numbers beside it."""
+        rows = {name: shown.numbers(getattr(self, name)) for name in ("target", "flat")}
+        for name in ("heatmap", "cam", "weights", "logits"):
+            rows[f"{name}, shape"] = shown.shape(getattr(self, name))
+        return "".join(shown.picture(self.heatmap)) + shown.table(rows)
 
 
 jax.export.register_pytree_node_serialization(

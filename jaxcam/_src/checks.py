@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxcam._src.base import Convention, Head, ModelWarning, ScoreFn, SplitFn
+from jaxcam._src.base import ApplyFn, Convention, Head, ModelWarning, ScoreFn, SplitFn
 from jaxcam._src.scores import wants_logits
 
 
@@ -33,13 +33,19 @@ def check_explained_by(method: Any, score_fn: Any, convention: Any) -> None:
         raise ValueError(f"convention is {convention!r:.80}; wanted one of jaxcam.conventions")
 
 
-def _knobs(method: Any) -> dict[str, inspect.Parameter]:
+def _knobs(method: Any, *, follow_wrapped: bool = False) -> dict[str, inspect.Parameter]:
     """What a function takes by name alone; nothing where Python cannot tell."""
     try:
-        parameters = inspect.signature(method, follow_wrapped=False).parameters.items()
+        parameters = inspect.signature(method, follow_wrapped=follow_wrapped).parameters.items()
     except (TypeError, ValueError):
         return {}
     return {name: p for name, p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def wants(function: Any, name: str) -> bool:
+    """Whether a function cannot do without an argument of this name, given by name alone."""
+    knob = _knobs(function, follow_wrapped=True).get(name)  # of what jax.jit wraps, too
+    return knob is not None and knob.default is knob.empty
 
 
 def checked_image(image: Any) -> Array:
@@ -72,6 +78,16 @@ def _looks_channels_first(shape: tuple[int, ...]) -> bool:
     return shape[0] in (1, 3, 4) and 8 <= short <= long <= 4 * short
 
 
+def check_layer_of(apply_fn: ApplyFn, layer: str | SplitFn) -> None:
+    """Refuses a layer that was cut out of another model, whose output would be explained."""
+    of = getattr(layer, "apply_fn", apply_fn)
+    if of is not apply_fn:
+        raise ValueError(
+            "the layer was cut out of another apply_fn than is explained; give both the same one, "
+            "made once: layer = jaxcam.split(apply_fn, name) or jaxcam.token_grid(apply_fn, name)"
+        )
+
+
 def check_activations(activations: Array, image: Array, layer: str | SplitFn) -> None:
     """Refuses a layer whose axes are not the image's positions and channels."""
     name = f"layer {layer!r}" if isinstance(layer, str) else "the layer"
@@ -90,7 +106,7 @@ def check_activations(activations: Array, image: Array, layer: str | SplitFn) ->
             "positions are pooled or flattened; for a batch of images use jax.vmap"
         )
     size, shape = image.shape[:-1], activations.shape
-    if len(size) > 1 and not _alike(shape[:-1], size) and _alike(shape[1:], size):
+    if len(size) > 1 and not in_proportion(shape[:-1], size) and in_proportion(shape[1:], size):
         raise ValueError(
             f"{name} returns {list(shape)} for an image {list(image.shape)}, which looks like "
             'channels first; wanted channels last: say channels="first" to the adapter or to '
@@ -99,7 +115,7 @@ def check_activations(activations: Array, image: Array, layer: str | SplitFn) ->
         )
 
 
-def _alike(shape: tuple[int, ...], size: tuple[int, ...]) -> bool:
+def in_proportion(shape: tuple[int, ...], size: tuple[int, ...]) -> bool:
     """Whether a layer's axes may be those of the image: shrunk alike, up to a pixel."""
     scale = sum(shape) / sum(size)
     return all(abs(n - scale * whole) <= 1 for n, whole in zip(shape, size, strict=True))

@@ -65,7 +65,7 @@ def _live_first(
     order = jnp.argsort(~live, stable=True)
 
     def run(own: tuple[Array, Array]) -> Array:
-        (own_xs, own_live), size = own, min(chunk_size, len(own[1]))
+        (own_xs, own_live), size = own, _evenly(len(own[1]), chunk_size)
         count, out = own_live.sum(), jax.eval_shape(pure, closed_over, xs[0])
 
         def step(state: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -80,6 +80,11 @@ def _live_first(
     found = _dealt(run, (xs[order], live[order]))
     found = jnp.zeros_like(found).at[order].set(found)
     return jnp.where(live, found, jnp.asarray(known, found.dtype))
+
+
+def _evenly(n: int, chunk_size: int) -> int:
+    """The size of equal chunks, as few as can be: 17 in chunks of up to 16 are 9 and 9."""
+    return -(-n // max(1, -(-n // chunk_size)))
 
 
 @_live_first.defjvp

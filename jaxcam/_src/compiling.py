@@ -26,6 +26,9 @@ def compiler_options() -> dict[str, str]:
     Returns:
       `CPU_COMPILER_OPTIONS`, or no option where JAX's default backend is no CPU, or where this
       version of XLA does not know the option.
+
+    >>> explain = jaxcam.explainer(apply_fn, "stage3")
+    >>> explain = jax.jit(explain, compiler_options=jaxcam.compiler_options())
     """
     if jax.default_backend() != "cpu":
         return {}

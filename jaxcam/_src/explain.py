@@ -1,7 +1,7 @@
 """The whole path: split the model, tap it, weigh the channels, combine, upsample."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ from jaxtyping import Array, PyTree
 
 from jaxcam._src.base import (
     ApplyFn,
+    Attention,
     Convention,
     Explanation,
     FuseFn,
@@ -23,15 +24,17 @@ from jaxcam._src.base import (
 from jaxcam._src.checks import (
     check_activations,
     check_explained_by,
+    check_layer_of,
     check_score,
     check_shown,
     checked_image,
+    wants,
 )
 from jaxcam._src.conventions.paper import paper
-from jaxcam._src.cut import check_apply_fn, split
+from jaxcam._src.cut import attended, check_apply_fn, maker_of, split
 from jaxcam._src.maps import REASONS, flatness, sound
+from jaxcam._src.methods.gradient import grad_cam
 from jaxcam._src.scores import likeliest, logit
-from jaxcam._src.weights.gradient import grad_cam
 
 
 def explainer(
@@ -53,7 +56,8 @@ def explainer(
       method: `Tap -> weights`. Bind its knobs with `functools.partial`.
       score_fn: `(logits, target) -> scalar`, what is explained.
       fuse: heatmaps `[layers, *spatial]` in [0, 1] to `[*spatial]`; used for several layers. None
-        is that of the convention: `jaxcam.fuse_max` for the papers'.
+        is that of the convention: `jaxcam.fuse_max` for the papers'. One that wants the keyword
+        `weights`, as `jaxcam.fuse_winsor`, is given those of the layers.
       convention: how range, size and order of the heatmap are made, and by which variants of
         methods: one of `jaxcam.conventions`. The default follows the papers.
 
@@ -70,6 +74,10 @@ def explainer(
     Raises:
       ValueError: `apply_fn` is a model, or no layer was given; by `explain`, where the image, the
         target or the layer cannot be explained.
+
+    >>> explain = jax.jit(jaxcam.explainer(apply_fn, "stage3", jaxcam.layer_cam))
+    >>> explain(variables, image).heatmap.shape
+    (64, 64)
     """
     check_apply_fn(apply_fn)
     several = isinstance(layer, list | tuple)
@@ -90,7 +98,7 @@ def explainer(
         flat = tuple(map(flatness, weights, activations, cams))
         shape = taps[0].image.shape[:-1]
         heatmaps = [convention.layer_fn(cam, shape) for cam in cams]
-        heatmap = _fused(fuse_fn, heatmaps) if several else heatmaps[0]
+        heatmap = _fused(fuse_fn, heatmaps, weights) if several else heatmaps[0]
         heatmap = convention.finish_fn(heatmap)
         made = (cams, weights, flat) if several else (cams[0], weights[0], flat[0])
         return Explanation(heatmap, *made[:2], taps[0].logits, taps[0].target, made[2])
@@ -109,17 +117,23 @@ def why_flat(explanation: Explanation) -> str | None:
 
     Raises:
       ValueError: the explanation is one of several images.
+
+    >>> explanation = jaxcam.explainer(apply_fn, "stage3")(variables, image)
+    >>> print(jaxcam.why_flat(explanation))
+    None
     """
-    if jnp.ndim(explanation.target):
+    codes = explanation.flat if isinstance(explanation.flat, tuple) else (explanation.flat,)
+    if jnp.ndim(codes[-1]):
         raise ValueError(
-            f"got an explanation of {len(explanation.target)} images; wanted that of one, such as "
+            f"got an explanation of {len(codes[-1])} images; wanted that of one, such as "
             "jax.tree.map(lambda x: x[0], explanation)"
         )
-    codes = explanation.flat if isinstance(explanation.flat, tuple) else (explanation.flat,)
     return REASONS[int(codes[-1])] if all(int(code) for code in codes) else None
 
 
-def _fused(fuse_fn: FuseFn, heatmaps: list[Array]) -> Array:
+def _fused(fuse_fn: FuseFn, heatmaps: list[Array], weights: tuple[Array, ...]) -> Array:
+    if wants(fuse_fn, "weights"):
+        fuse_fn = functools.partial(fuse_fn, weights=weights)
     sizes = {heatmap.shape for heatmap in heatmaps}
     fused = fuse_fn(jnp.stack(heatmaps) if len(sizes) == 1 else heatmaps)
     if fused.shape not in sizes:
@@ -142,13 +156,18 @@ def tap(
 
     Raises:
       ValueError: the image is no floating-point `[*spatial, C]`, the layer's output has other
-        axes, the target is no class, or the score is no scalar.
+        axes or is one of another model, the target is no class, or the score is no scalar.
+
+    >>> tap = jaxcam.tap(apply_fn, "stage3", variables, image)
+    >>> jax.grad(tap.score_activations)(tap.activations).shape
+    (16, 16, 64)
     """
-    if not (isinstance(layer, str) or callable(layer)):
+    if not (isinstance(layer, str) or callable(layer)) or maker_of(layer):
         raise ValueError(
             f"layer is {layer!r}; wanted its name, as jaxcam.layers lists them, or what "
             "jaxcam.split returns"
         )
+    check_layer_of(apply_fn, layer)
     split_fn = split(apply_fn, layer) if isinstance(layer, str) else layer
     image = checked_image(image)
     activations, head = split_fn(variables, image)
@@ -170,7 +189,26 @@ def tap(
         target=target,
         at_image=lambda image: again(image, target, score_fn=score_fn),
         at_score=lambda score_fn: again(image, target, score_fn=score_fn),
+        attention=functools.partial(
+            _attention,
+            functools.partial(attended, apply_fn, variables, image),
+            lambda logits: score_fn(logits, target),
+        ),
     )
+
+
+def _attention(
+    attended_fn: Callable[..., Any],
+    score_logits: Callable[[Any], Array],
+    layers: Sequence[str] | None = None,
+    blocks: Sequence[str] = (),
+) -> Attention:
+    found = attended_fn(layers, blocks)
+
+    def score(offsets: Sequence[Array]) -> Array:
+        return jnp.stack([score_logits(x) for x in found.returned_fn(offsets)]).sum()
+
+    return Attention(found.weights, score, found.apart)
 
 
 def _applied(

@@ -159,8 +159,10 @@ def all_or_none(folder: Path) -> Iterator[Path]:
     """A folder to write files to that appear in `folder` together at the end, or not at all."""
     with tempfile.TemporaryDirectory(prefix=".jaxcam-", dir=folder) as part:
         yield Path(part)
-        for path in sorted(Path(part).iterdir()):
-            path.replace(folder / path.name)
+        for path in sorted(path for path in Path(part).rglob("*") if path.is_file()):
+            place = folder / path.relative_to(part)
+            place.parent.mkdir(exist_ok=True)
+            path.replace(place)
 
 
 @contextlib.contextmanager

@@ -29,6 +29,10 @@ def overlay(image: Any, heatmap: Any, *, alpha: float = 0.5) -> UInt8[np.ndarray
 
     Raises:
       ValueError: a type, a shape, a range or `alpha` is none of these.
+
+    >>> explanation = jaxcam.explainer(apply_fn, "stage3")(variables, image)
+    >>> jaxcam.overlay(image, explanation.heatmap).shape
+    (64, 64, 3)
     """
     with extra("cli"):
         from matplotlib import colormaps
@@ -57,7 +61,7 @@ def save_panels(
     file: IO[bytes],
     *,
     captions: Sequence[str],
-    boxes: Sequence[tuple[int, int, int, int]],
+    boxes: Sequence[tuple[int, int, int, int]] = (),
 ) -> None:
     """Writes a figure with one row of pictures per image.
 
@@ -66,26 +70,65 @@ def save_panels(
       titles: of the columns.
       file: to write the figure to, as PNG.
       captions: one per row, written into its first picture.
-      boxes: one per row, `(top, left, bottom, right)` in pixels, outlined in each picture.
+      boxes: none or one per row, `(top, left, bottom, right)` in pixels, outlined in each picture.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-
     size = (_PANEL_INCHES * len(titles), _PANEL_INCHES * (len(rows) + 0.25))
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
-    axes = figure.subplots(len(rows), len(titles), squeeze=False)
+    figure, axes = _grid(len(rows), len(titles), size)
     for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title(title, fontsize=8)
-    for row, pictures, caption, box in zip(axes, rows, captions, boxes, strict=True):
-        row[0].text(1, 1, caption, color="white", fontsize=8, verticalalignment="top")
-        top, left, bottom, right = box
+        axis.set_title(printable(title, _LATIN), fontsize=8, parse_math=False)
+    for row, pictures, caption in zip(axes, rows, captions, strict=True):
+        _write_into(row[0], caption)
         for axis, picture in zip(row, pictures, strict=True):
             axis.imshow(picture, cmap="gray", vmin=0)
-            axis.set_axis_off()
-            corner = (left - 0.5, top - 0.5)  # imshow centres pixels on whole numbers
-            frame = Rectangle(corner, right - left, bottom - top, fill=False, color="white")
-            axis.add_patch(frame)
+    for row, box in zip(axes, boxes, strict=False):
+        for axis in row:
+            _outline(axis, *box)
     figure.savefig(file, format="png")
+
+
+def save_gallery(pictures: Mapping[str, np.ndarray], file: IO[bytes], *, columns: int = 6) -> None:
+    """Writes a figure of pictures, each below its name, from left to right and down.
+
+    Args:
+      pictures: `[H, W, 3]` or `[H, W]`, by name.
+      file: to write the figure to, as PNG.
+      columns: how many pictures are beside each other.
+    """
+    rows = -(-len(pictures) // columns)
+    size = (_PANEL_INCHES * columns, (_PANEL_INCHES + 0.2) * rows)
+    figure, axes = _grid(rows, columns, size)
+    for axis, (name, picture) in zip(axes.flat, pictures.items(), strict=False):
+        axis.set_title(printable(name, _LATIN), fontsize=8, parse_math=False)
+        axis.imshow(picture, cmap="gray", vmin=0)
+    figure.savefig(file, format="png")
+
+
+def _grid(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    return figure, axes
+
+
+def _write_into(axis: Any, caption: str) -> None:
+    """Writes white letters with a dark rim into the upper left corner of a picture."""
+    from matplotlib.patheffects import withStroke
+
+    axis.text(
+        0.03, 0.97, _lines(caption), color="white", fontsize=8, verticalalignment="top",
+        transform=axis.transAxes, parse_math=False,
+        path_effects=[withStroke(linewidth=2, foreground="black")],
+    )  # fmt: skip
+
+
+def _outline(axis: Any, top: int, left: int, bottom: int, right: int) -> None:
+    from matplotlib.patches import Rectangle
+
+    corner = (left - 0.5, top - 0.5)  # imshow centres pixels on whole numbers
+    axis.add_patch(Rectangle(corner, right - left, bottom - top, fill=False, color="white"))
 
 
 def save_audit(
@@ -96,13 +139,14 @@ def save_audit(
     """Writes a figure with one row per audit: the image, every map, and a histogram of alpha.
 
     Args:
-      rows: `(label, picture [H, W, 3] or [H, W, 1], maps [h, w] in [0, 1] by name)`.
+      rows: `(label, picture [H, W, 3] or [H, W, 1], maps [h, w] in [0, 1] by name)`. Those with
+        fewer maps have some of the others', and leave their places empty.
       alphas: `(closed form, exact)` for each row, arrays of any one shape.
       file: to write the figure to, as PNG.
     """
     from matplotlib.figure import Figure
 
-    names = [*rows[0][2]]
+    names = [*max((maps for *_, maps in rows), key=len)]
     size = (_PANEL_INCHES * (len(names) + 3), (_PANEL_INCHES + 0.25) * len(rows))
     figure = Figure(figsize=size, dpi=110, layout="constrained")
     widths = [1] * (len(names) + 1) + [2]
@@ -111,9 +155,12 @@ def save_audit(
         axis.set_title(title, fontsize=8)
     for row, (label, picture, maps), (closed, exact) in zip(axes, rows, alphas, strict=True):
         row[0].imshow(rgb(picture))
-        row[0].set_xlabel(_lines(label), fontsize=7, parse_math=False)
+        row[0].set_xlabel(_lines(label), fontsize=7, parse_math=False, loc="left")
         for axis, name in zip(row[1:-1], names, strict=True):
-            axis.imshow(np.asarray(maps[name]), cmap=COLORMAP, vmin=0, vmax=1)
+            if name in maps:
+                axis.imshow(np.asarray(maps[name]), cmap=COLORMAP, vmin=0, vmax=1)
+            else:
+                axis.set_axis_off()
         for axis in row[:-1]:
             axis.set_xticks([])
             axis.set_yticks([])

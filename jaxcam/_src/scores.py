@@ -10,10 +10,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from jaxcam._src.arithmetic import accumulated
+from jaxcam._src.logits import check_several, pick, shapes_of
 
 
 def logit(logits: Float[Array, "*classes"], target: Any) -> Float[Array, ""]:
@@ -28,14 +28,20 @@ def logit(logits: Float[Array, "*classes"], target: Any) -> Float[Array, ""]:
 
     Raises:
       ValueError: the logits are no vector, or the target is no class.
+
+    >>> float(jaxcam.logit(jnp.array([1.0, 3.0]), 1))
+    3.0
     """
-    return _pick(logits, target)
+    return pick(logits, target)
 
 
 def probability(logits: Float[Array, "*classes"], target: Any) -> Float[Array, ""]:
     """The softmax probability of the target class, in [0, 1].
 
     Arguments and errors as for `logit`; two classes at least.
+
+    >>> round(float(jaxcam.probability(jnp.array([1.0, 3.0]), 1)), 3)
+    0.881
     """
     return jnp.exp(log_probability(logits, target))
 
@@ -48,9 +54,12 @@ def log_probability(logits: Float[Array, "*classes"], target: Any) -> Float[Arra
     It is computed from the differences to the target's logit, so that its derivatives keep their
     precision where the probability is close to 1: those of `jax.nn.log_softmax` are then small
     differences of large numbers, and lose digits.
+
+    >>> round(float(jaxcam.log_probability(jnp.array([1.0, 3.0]), 1)), 3)
+    -0.127
     """
-    score = _pick(logits, target)
-    _check_several(logits, "a softmax")
+    score = pick(logits, target)
+    check_several(logits, "a softmax")
     others = accumulated(logits) - score  # 0 for the target itself
     lead = jax.lax.stop_gradient(jnp.maximum(others.max(), 0))
     is_target = jnp.arange(len(logits)) == target
@@ -67,9 +76,12 @@ def log_odds(logits: Float[Array, "*classes"], target: Any) -> Float[Array, ""]:
     does not saturate where the model is sure.
 
     Arguments and errors as for `logit`; two classes at least.
+
+    >>> round(float(jaxcam.log_odds(jnp.array([1.0, 3.0]), 1)), 3)
+    2.0
     """
-    score = _pick(logits, target)
-    _check_several(logits, "log_odds")
+    score = pick(logits, target)
+    check_several(logits, "log_odds")
     is_target = jnp.arange(len(logits)) == target
     # Differences first, so that a constant added to all logits takes no digits.
     others = jnp.where(is_target, -jnp.inf, accumulated(logits) - score)
@@ -81,9 +93,12 @@ def margin(logits: Float[Array, "*classes"], target: Any) -> Float[Array, ""]:
     """The lead of the target's logit over the best other one, negative when it does not lead.
 
     Arguments as for `logit`; two classes at least.
+
+    >>> float(jaxcam.margin(jnp.array([1.0, 3.0, 2.5]), 1))
+    0.5
     """
-    score = _pick(logits, target)
-    _check_several(logits, "margin")
+    score = pick(logits, target)
+    check_several(logits, "margin")
     others = jnp.where(jnp.arange(len(logits)) == target, -jnp.inf, accumulated(logits))
     # The maximum of many logits can lose a NaN on CPU.
     return jnp.where(jnp.isnan(logits).any(), jnp.nan, score - others.max())
@@ -106,9 +121,14 @@ def finer(
 
     Raises:
       ValueError: there is one logit, `references` is below 1, or as for `logit`.
+
+    >>> score_fn = functools.partial(jaxcam.finer, gamma=0.6, references=3)
+    >>> explain = jaxcam.explainer(apply_fn, "stage3", score_fn=score_fn)
+    >>> explain(variables, image).heatmap.shape
+    (64, 64)
     """
-    score = _pick(logits, target)
-    _check_several(logits, "finer")
+    score = pick(logits, target)
+    check_several(logits, "finer")
     if references < 1:
         raise ValueError(f"references is {references}; it counts classes, so choose 1 or more")
     logits = accumulated(logits)
@@ -122,6 +142,10 @@ def rest(logits: Float[Array, "*classes"], target: Any) -> Float[Array, ""]:
 
     It is smooth where the logit is piecewise linear, and moves with it where the probability is
     saturated (https://arxiv.org/abs/2501.06261). Arguments and errors as for `logit`.
+
+    >>> explain = jaxcam.explainer(apply_fn, "stage3", jaxcam.shapley_cam, score_fn=jaxcam.rest)
+    >>> explain(variables, image).heatmap.shape
+    (64, 64)
     """
     return logit(logits, target) + log_probability(logits, target)
 
@@ -135,23 +159,34 @@ def binary_logit(logits: Float[Array, "*outputs"], target: Any) -> Float[Array, 
 
     Raises:
       ValueError: there is not one logit, or the target is neither 0 nor 1.
+
+    >>> float(jaxcam.binary_logit(jnp.array([2.0]), 0))
+    -2.0
     """
     if getattr(logits, "shape", None) != (1,):
         raise ValueError(
-            f"a binary score got {_shapes(logits)}; wanted the one logit [1] of a sigmoid. For "
+            f"a binary score got {shapes_of(logits)}; wanted the one logit [1] of a sigmoid. For "
             "several labels use jaxcam.label_probability; for classes jaxcam.logit"
         )
     z = accumulated(logits)
-    return _pick(jnp.concatenate([-z, z]), target)
+    return pick(jnp.concatenate([-z, z]), target)
 
 
 def binary_probability(logits: Float[Array, "*outputs"], target: Any) -> Float[Array, ""]:
-    """The probability of target 1 or 0 under a sigmoid; arguments as for `binary_logit`."""
+    """The probability of target 1 or 0 under a sigmoid; arguments as for `binary_logit`.
+
+    >>> round(float(jaxcam.binary_probability(jnp.array([2.0]), 1)), 3)
+    0.881
+    """
     return jax.nn.sigmoid(binary_logit(logits, target))
 
 
 def binary_log_probability(logits: Float[Array, "*outputs"], target: Any) -> Float[Array, ""]:
-    """The logarithm of `binary_probability`, exact where that is close to 0 or 1."""
+    """The logarithm of `binary_probability`, exact where that is close to 0 or 1.
+
+    >>> round(float(jaxcam.binary_log_probability(jnp.array([2.0]), 1)), 3)
+    -0.127
+    """
     return jax.nn.log_sigmoid(binary_logit(logits, target))
 
 
@@ -164,13 +199,20 @@ def label_probability(logits: Float[Array, "*labels"], target: Any) -> Float[Arr
 
     Raises:
       ValueError: the logits are no vector, or the target is no label.
+
+    >>> round(float(jaxcam.label_probability(jnp.array([2.0, 0.0]), 0)), 3)
+    0.881
     """
-    return jax.nn.sigmoid(_pick(logits, target))
+    return jax.nn.sigmoid(pick(logits, target))
 
 
 def label_log_probability(logits: Float[Array, "*labels"], target: Any) -> Float[Array, ""]:
-    """The logarithm of `label_probability`, exact where that is close to 0 or 1."""
-    return jax.nn.log_sigmoid(_pick(logits, target))
+    """The logarithm of `label_probability`, exact where that is close to 0 or 1.
+
+    >>> round(float(jaxcam.label_log_probability(jnp.array([2.0, 0.0]), 0)), 3)
+    -0.127
+    """
+    return jax.nn.log_sigmoid(pick(logits, target))
 
 
 def likeliest(score_fn: Callable[..., Any], logits: Float[Array, "*classes"]) -> Array:
@@ -191,51 +233,3 @@ def wants_logits(score_fn: Callable[..., Any]) -> bool:
 
 
 _BINARY = (binary_logit, binary_probability, binary_log_probability)
-
-
-def _check_several(logits: Array, name: str) -> None:
-    if len(logits) < 2:
-        raise ValueError(
-            f"{name} compares classes, and there is one logit; use jaxcam.logit for a regression, "
-            "and for a network that ends in a sigmoid jaxcam.binary_logit or "
-            "jaxcam.binary_probability, with target 1 or 0"
-        )
-
-
-def _shapes(values: PyTree) -> str:
-    """The shapes by name. No pytree is made of them: some records hold nothing but arrays."""
-    leaves = jax.tree_util.tree_leaves_with_path(values)
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
-    shapes = {name: jnp.shape(x) for name, (_, x) in zip(names, leaves, strict=True)}
-    return str(shapes.get("", f"{type(values).__name__} {shapes}"))
-
-
-def _pick(values: Any, target: Any) -> Float[Array, ""]:
-    if getattr(values, "ndim", None) != 1:
-        raise ValueError(
-            f"the model returned {_shapes(values)}; wanted logits [classes] for one image. For a "
-            "batch of images use jax.vmap(explain, in_axes=(None, 0)); else let apply_fn return "
-            "the logits (adapters: output_fn=, such as lambda output: output.logits), or pass a "
-            "score_fn of your own"
-        )
-    if not jnp.issubdtype(values.dtype, jnp.floating):
-        raise ValueError(f"the model returned {values.dtype}[{len(values)}]; wanted real logits")
-    if not jnp.issubdtype(getattr(target, "dtype", type(target)), jnp.integer):
-        raise ValueError(f"target is {target!r}; wanted the index of a class, an integer")
-    _check_known(target, len(values))
-    index = jnp.asarray(target)
-    # A factor, so that the gradient is NaN where the score is: a wrong target shows in the map.
-    values = accumulated(values)
-    known = jnp.where((index >= 0) & (index < len(values)), 1, jnp.nan).astype(values.dtype)
-    return known * values[index]
-
-
-def _check_known(target: Any, classes: int) -> None:
-    """Refuses a target that is no class, where its value is known: not inside a trace."""
-    try:
-        known = np.ravel(target).tolist()
-    except jax.errors.TracerArrayConversionError:
-        return
-    wrong = [t for t in known if not 0 <= t < classes]
-    if wrong:
-        raise ValueError(f"target {wrong[0]} is no class; the model has classes 0 to {classes - 1}")

@@ -39,6 +39,12 @@ def sharded(explain: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[..
     Raises:
       ValueError: the mesh has other axes; by the result, where there are not as many targets as
         images, or the devices along "images" do not divide them.
+
+    >>> mesh = jax.make_mesh((1, 1), ("images", "probes"))
+    >>> explain = jax.vmap(jaxcam.explainer(apply_fn, "stage3"), in_axes=(None, 0, 0))
+    >>> explain = jax.jit(jaxcam.sharded(explain, mesh))
+    >>> explain(variables, canvases.images[:2], canvases.labels[:2]).heatmap.shape
+    (2, 64, 64)
     """
     if not mesh.axis_names or not {*mesh.axis_names} <= {IMAGES, PROBES}:
         raise ValueError(

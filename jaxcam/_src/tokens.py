@@ -32,8 +32,8 @@ def token_grid(
       apply_fn: as for `explainer`.
       layer: the name of a layer that returns tokens, or what `split` returns.
       extra: how many tokens come before the patches; None infers it.
-      grid: of the patches, `(h, w)`; None infers it: patches are equal, so the grid has the
-        proportions of the image.
+      grid: of the patches, `(h, w)`; None infers it for pictures and signals: patches are square,
+        so the grid has the proportions of the image.
 
     Returns:
       `(variables, image) -> (activations [*grid, K], head)`.
@@ -42,6 +42,13 @@ def token_grid(
       ValueError: by the result, where the layer returns no tokens, where no grid or several fit,
         or where the patches' tokens cannot reach what the model returns: in the last block of a
         transformer that classifies by its class token, say.
+
+    >>> def network(variables, image):  # 16 x 16 tokens of 4 x 4 pixels
+    ...     tokens = image.reshape(16, 4, 16, 4).transpose(0, 2, 1, 3).reshape(256, 16)
+    ...     return jaxcam.tag(tokens @ variables, "tokens").mean(0)
+    >>> on_patches = jaxcam.explainer(network, jaxcam.token_grid(network, "tokens"))
+    >>> on_patches(jnp.ones((16, 3)), image).cam.shape
+    (16, 16)
     """
 
     def split_fn(variables: PyTree, image: Array) -> tuple[Array, HeadFn]:
@@ -64,6 +71,7 @@ def token_grid(
             return activations, dataclasses.replace(head, run=grid_head)
         return activations, grid_head
 
+    split_fn.apply_fn = apply_fn  # pyright: ignore[reportFunctionMemberAccess]
     return split_fn
 
 
@@ -71,11 +79,19 @@ def _layout(
     tokens: int, size: tuple[int, ...], extra: int | None, grid: tuple[int, ...] | None
 ) -> tuple[int, tuple[int, ...]]:
     """How many tokens are extra, and the grid of the others."""
+    if grid is None and len(size) > 2:
+        raise ValueError(
+            f"{tokens} tokens of an image {list(size)}: of a volume or a video patches are seldom "
+            "cubes, so give the grid of patches, such as grid=(8, 14, 14)"
+        )
     sides = math.gcd(*size)
     grids = {tuple(n // p for n in size) for p in range(1, sides + 1) if sides % p == 0}
     counts = range(_MOST_EXTRA + 1) if extra is None else [extra]
     wanted = sorted({*grids} if grid is None else {grid})
     found = [(e, g) for e in counts for g in wanted if e + math.prod(g) == tokens]
+    if grid is None and not extra:  # patches that leave a rest of the image out
+        rough = {tuple(n // p for n in size) for p in range(1, min(size) + 1)} - grids
+        found += [(0, g) for g in sorted(rough) if math.prod(g) == tokens]
     if len(found) == 1:
         return found[0]
     known = f"extra={extra}, grid={grid} and {tokens} tokens of an image {list(size)}"

@@ -62,6 +62,13 @@ def from_equinox(
     Raises:
       ValueError: `model` is no module that can be called, or `state` does not fit it; by
         `apply_fn`, where the variables or the arguments do not fit.
+
+    >>> import equinox as eqx
+    >>> conv = eqx.nn.Conv2d(1, 8, 3, key=jax.random.key(0))
+    >>> pool = eqx.nn.Lambda(lambda x: x.mean((1, 2)))
+    >>> apply_fn, variables = jaxcam.from_equinox(eqx.nn.Sequential([conv, pool]))
+    >>> jaxcam.explainer(apply_fn, "layers/0")(variables, image).heatmap.shape
+    (64, 64)
     """
     with extra("equinox"):
         import equinox as eqx

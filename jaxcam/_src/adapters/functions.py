@@ -46,6 +46,12 @@ def from_function(
 
     Raises:
       ValueError: `channels` is neither; by `apply_fn`, where `variables` is no pair.
+
+    >>> def network(variables, images):  # [n, H, W, C] -> [n, classes]
+    ...     return jaxcam.tag(images * variables, "features").mean((1, 2))
+    >>> explain = jaxcam.explainer(jaxcam.from_function(network), "features")
+    >>> explain(jnp.ones(3), image).heatmap.shape
+    (64, 64)
     """
     if channels not in _CHANNELS:
         raise ValueError(no_such("order of axes channels=", channels, _CHANNELS))
@@ -89,6 +95,6 @@ def check_call(
     except TypeError as error:
         raise ValueError(
             f"{function.__qualname__}{signature} cannot be called with {len(arguments)} arguments "
-            f"and {sorted(keywords) or 'nothing'} by name ({error}); give arguments by name to "
-            f"{maker}, as in {maker}(..., train=False), and inputs beside the image by inputs_fn="
+            f"and {sorted(keywords) or 'nothing'} by name ({error}); arguments by name are those "
+            f"given to {maker}, inputs beside the image those of inputs_fn="
         ) from error

@@ -49,6 +49,12 @@ def from_haiku(
       ValueError: `transformed` is something else, or takes no `rng`; by `apply_fn`, where the
         variables or the arguments do not fit it, or where a module is in training mode without
         `rng`.
+
+    >>> import haiku as hk
+    >>> network = hk.transform(lambda x: hk.Conv2D(8, 3)(x).mean((1, 2)))
+    >>> params = network.init(jax.random.key(0), image[None])
+    >>> jaxcam.explainer(jaxcam.from_haiku(network), "conv2_d")(params, image).heatmap.shape
+    (64, 64)
     """
     with extra("haiku"):
         import haiku as hk

@@ -65,6 +65,13 @@ def from_keras(
       ValueError: `model` is no Keras model, is not built, has layers of both `data_format`s, or
         Keras runs on another backend; by `apply_fn`, where the variables or the arguments do not
         fit the model.
+
+    >>> import keras  # with KERAS_BACKEND=jax
+    >>> conv = keras.layers.Conv2D(8, 3, name="conv")
+    >>> layers = [keras.Input((64, 64, 1)), conv, keras.layers.GlobalAveragePooling2D()]
+    >>> apply_fn, variables = jaxcam.from_keras(keras.Sequential(layers))
+    >>> jaxcam.explainer(apply_fn, "conv")(variables, image).heatmap.shape
+    (64, 64)
     """
     with extra("keras"):
         import keras

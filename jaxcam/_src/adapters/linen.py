@@ -45,6 +45,12 @@ def from_linen(
     Raises:
       ValueError: `module` is no linen module; by `apply_fn`, where the variables or the arguments
         do not fit it, or where it is in training mode.
+
+    >>> import flax.linen as nn
+    >>> network = nn.Sequential([nn.Conv(8, (3, 3)), lambda x: x.mean((1, 2))])
+    >>> variables = network.init(jax.random.key(0), image[None])
+    >>> jaxcam.explainer(jaxcam.from_linen(network), "layers_0")(variables, image).heatmap.shape
+    (64, 64)
     """
     with extra("flax"):
         import flax.linen as nn

@@ -46,6 +46,12 @@ def from_nnx(
     Raises:
       ValueError: `graphdef` is something else, such as the module itself; by `apply_fn`, where the
         arguments do not fit the module, or a layer is in training mode.
+
+    >>> from flax import nnx
+    >>> conv = nnx.Conv(1, 8, (3, 3), rngs=nnx.Rngs(0))
+    >>> graphdef, state = nnx.split(nnx.Sequential(conv, lambda x: x.mean((1, 2))))
+    >>> jaxcam.explainer(jaxcam.from_nnx(graphdef), "layers/0")(state, image).heatmap.shape
+    (64, 64)
     """
     with extra("flax"):
         from flax import nnx

@@ -28,6 +28,11 @@ def shift_logits(apply_fn: ApplyFn, layer: str, shift_fn: Callable[[Array], Arra
 
     Raises:
       ValueError: by the network, where `split` cannot cut at the layer.
+
+    >>> shifted = jaxcam.shift_logits(apply_fn, "stage3", lambda activations: activations.sum())
+    >>> answers = [jax.nn.softmax(f(variables, image)) for f in (apply_fn, shifted)]
+    >>> bool(jnp.allclose(*answers, atol=1e-4))
+    True
     """
 
     def shifted(variables: PyTree, image: ArrayLike) -> Any:

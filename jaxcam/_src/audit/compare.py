@@ -4,9 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree
 
 from jaxcam._src.arithmetic import accumulated
+from jaxcam._src.audit.figures import closed_shares, each, error, of_a_sample, ratios, share
 from jaxcam._src.audit.record import (
     CLOSED,
     EXACT,
@@ -16,18 +17,17 @@ from jaxcam._src.audit.record import (
     PROBABILITY,
     QUANTILES,
     Audit,
-    Shares,
 )
-from jaxcam._src.base import ApplyFn, Derivatives, SplitFn, Tap
+from jaxcam._src.audit.sample import drawn, measured
+from jaxcam._src.base import ApplyFn, Key, ScoreFn, SplitFn, Tap
 from jaxcam._src.derivatives import closed_form, derivatives, structure
 from jaxcam._src.explain import tap
 from jaxcam._src.maps import combine, unit_range
+from jaxcam._src.methods.closed_forms import CLOSED_FORMS
+from jaxcam._src.methods.curvature import Alpha, alpha_from, alpha_of_line, identity
 from jaxcam._src.metrics.agreement import largest_difference, pearson, spearman, top_overlap
-from jaxcam._src.scores import log_probability
-from jaxcam._src.weights.closed_forms import CLOSED_FORMS
-from jaxcam._src.weights.curvature import Alpha, alpha_from, alpha_of_line, exponential, identity
+from jaxcam._src.scores import log_probability, logit
 
-NEAR_POLE = 0.01  # relative denominators below this in size are near a pole
 MEASURES = {
     "pearson": pearson,
     "spearman": spearman,
@@ -42,11 +42,16 @@ def audit(
     variables: PyTree,
     image: ArrayLike,
     target: Any = None,
+    *,
+    score_fn: ScoreFn = logit,
+    samples: int | None = None,
+    key: Key | None = None,
 ) -> Audit:
     """Compares closed-form Grad-CAM++ with exact derivatives, for one image at one layer.
 
     A pure function, to be jitted over `variables, image, target`. Read the structure first: a
-    dense head costs two directional derivatives per activation.
+    dense head costs two directional derivatives per activation. A sample costs one for each of
+    its own, and gives figures with intervals, but no exact map: `Audit.sample` says how.
 
     Args:
       apply_fn: `(variables, image) -> logits [classes]`, with tagged layers.
@@ -54,41 +59,71 @@ def audit(
       variables: of the model.
       image: `[*spatial, C]`.
       target: index of the class; None is the top class.
+      score_fn: the score whose closed form is checked, of `Y = exp(score)`. The maps of the
+        probability are of the softmax, whatever the score.
+      samples: how many activations to look at, at most, as many of each channel: 2 or more. None
+        looks at all, and makes the exact maps.
+      key: of the sample; images audited under one `vmap` share it, unless it is mapped too.
 
     Returns:
       The `Audit`; `jaxcam.verdict` says in one sentence what follows from it.
 
     Raises:
-      ValueError: as `jaxcam.tap`.
+      ValueError: as `jaxcam.tap`; `samples` is below 2, or has no key.
+
+    >>> audit = jaxcam.audit(apply_fn, "stage3", variables, image)
+    >>> print(audit.structure)
+    piecewise linear: one gradient
     """
-    at = tap(apply_fn, layer, variables, image, target)
-    likely = tap(apply_fn, layer, variables, image, at.target, score_fn=log_probability)
-    total = accumulated(at.activations).sum(axis=at.spatial_axes, keepdims=True)
-    proved = structure(at.score_activations, at.activations)
-    assumed = closed_form(at.score_activations, at.activations)
-    true = derivatives(at.score_activations, at.activations)
+    at = tap(apply_fn, layer, variables, image, target, score_fn=score_fn)
+    activations, score = at.activations, at.score_activations
+    total = accumulated(activations).sum(axis=at.spatial_axes, keepdims=True)
+    proved, assumed = structure(score, activations), closed_form(score, activations)
     closed = alpha_of_line(assumed.first, total)
-    exact = closed if proved.kind == "piecewise linear" else alpha_from(true, total)
-    maps = _maps(at, assumed.first, {CLOSED: closed, EXACT: exact, **_likely(at, likely, total)})
+    indices = None if samples is None else _drawn(activations.shape, samples, key)
+    true = derivatives(score, activations, at=indices)
+    there = _taken(indices, (assumed, closed, jnp.broadcast_to(total, activations.shape)))
+    exact = there[1] if proved.kind == "piecewise linear" else alpha_from(true, there[2])
+    of_each = ratios(there[0], true, there[1], exact)
+    of_each = of_each if indices is None else of_a_sample(of_each)
+    alphas = {EXACT: exact, **_likely(at, total)} if indices is None else {}
+    maps = _maps(at, assumed.first, {CLOSED: closed, **alphas})
     return Audit(
         structure=proved,
-        second_error=_form_error(assumed, true, 1),
-        third_error=_form_error(assumed, true, 2),
-        alpha_error=_error(*(a.values * jax.nn.relu(exact.first) for a in (closed, exact))),
-        closed=_shares(closed),
-        exact=_shares(exact),
+        **vars(each(error, share, of_each)),
+        closed=closed_shares(closed),
         sum_gradient=jnp.quantile(abs(total * assumed.first), jnp.asarray(QUANTILES, total.dtype)),
         alpha_closed=closed.values,
         alpha_exact=exact.values,
         maps=maps,
-        agreement=_agreement(jnp.stack([maps[name] for name in MAPS])),
+        agreement=_agreement(jnp.stack([maps[name] for name in MAPS if name in maps])),
         logits=at.logits,
         target=at.target,
+        sample=None if indices is None else measured(of_each, indices, activations.size),
     )
 
 
-def _likely(at: Tap, likely: Tap, total: Array) -> dict[str, Alpha]:
+def _drawn(shape: tuple[int, ...], samples: int, key: Key | None) -> Int[Array, "n drawn"]:
+    if samples < 2:
+        raise ValueError(
+            f"samples is {samples}; it counts activations, of which no interval can be made from "
+            "less than two, so choose 2 or more, or None for all"
+        )
+    if key is None:
+        raise ValueError("a sample is random: give its key, such as key=jax.random.key(0)")
+    return drawn(shape, samples, key)
+
+
+def _taken(indices: Array | None, of_all: PyTree) -> PyTree:
+    """The entries that were sampled of arrays `[*spatial, K]`; None takes all as they are."""
+    if indices is None:
+        return of_all
+    return jax.tree.map(lambda x: x.reshape(-1)[indices], of_all)
+
+
+def _likely(at: Tap, total: Array) -> dict[str, Alpha]:
     """The exact alphas of the probability and of its logarithm, from derivatives of the latter."""
+    likely = at.at_score(log_probability)
     found = derivatives(likely.score_activations, at.activations)
     return {
         PROBABILITY: alpha_from(found, total),
@@ -117,33 +152,3 @@ def _agreement(maps: Float[Array, "maps *spatial"]) -> dict[str, Array]:
         return jax.vmap(lambda one: jax.vmap(lambda other: measure(one, other))(maps))(maps)
 
     return {name: of_all_pairs(measure) for name, measure in MEASURES.items()}
-
-
-def _form_error(assumed: Derivatives, true: Derivatives, order: int) -> Float[Array, ""]:
-    """The relative error of one derivative of `exp(S)`, in a unit in which nothing overflows."""
-    unit = abs(true.first).max()
-    unit = jnp.where(unit == 0, 1, unit)
-    forms = (
-        exponential(Derivatives(*(d / unit**n for n, d in enumerate(each, start=1))))
-        for each in (assumed, true)
-    )
-    return _error(*(form[order] for form in forms))
-
-
-def _error(found: Array, wanted: Array) -> Float[Array, ""]:
-    """Relative error in norm; 0 where both are 0."""
-    error, size = (jnp.sqrt((v**2).sum()) for v in (found - wanted, wanted))
-    return jnp.where(error == 0, 0, error / size)
-
-
-def _shares(found: Alpha) -> Shares:
-    size = abs(found.denominator)
-    near_pole = (size > 0) & (size <= NEAR_POLE)
-    added = abs(found.values) * jax.nn.relu(found.first)
-    total = added.sum()
-    return Shares(
-        negative=(found.values < 0).mean(),
-        undefined=(size == 0).mean(),
-        near_pole=near_pole.mean(),
-        weight_near_pole=jnp.where(near_pole, added, 0).sum() / jnp.where(total == 0, 1, total),
-    )

@@ -7,13 +7,26 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxcam import __version__
-from jaxcam._src.cli import audit, batches, evaluate, explain, lists, report, run, streams
-from jaxcam._src.cli.model import METHODS
+from jaxcam._src.cli import (
+    audit,
+    batches,
+    choices,
+    evaluate,
+    explain,
+    layers,
+    lists,
+    report,
+    run,
+    streams,
+)
+from jaxcam._src.cli.choices import AGAIN, METHODS
 from jaxcam._src.compiling import keep_programs
 from jaxcam._src.files import UsageError
 from jaxcam._src.names import printable
 
 __all__ = ["METHODS", "main"]
+
+_LAYER = f"a name that `jaxcam layers` lists (default: the last with positions){AGAIN}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,17 +73,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    demo = commands.add_parser("demo", help="five methods on the bundled networks and images")
+    demo = commands.add_parser("demo", help="five methods on bundled networks and on photographs")
     demo.add_argument("--out", type=Path, default=Path("jaxcam-demo"), help="folder to write to")
     demo.set_defaults(command=lists.demo)
 
     listing = commands.add_parser("layers", help="where a model can be cut")
-    listing.set_defaults(command=lists.list_layers)
+    listing.set_defaults(command=layers.run)
     listing.add_argument("--matching", default="*", help='names such as "blocks/*/conv?"')
-    listing.add_argument("--every", action="store_true", help="also what no map can be made of")
+    listing.add_argument(
+        "--all", "--every", action="store_true", help="also what no map can be made of"
+    )
+    price = "what exact Grad-CAM++ costs at each, about a second for a layer of a deep network"
+    listing.add_argument("--cost", action="store_true", help=price)
 
     every = commands.add_parser("methods", help="what each method computes, costs and is not for")
-    every.add_argument("--markdown", action="store_true", help="print the table of the README")
+    every.add_argument("name", nargs="?", metavar="NAME", help="of a method, to say all of it")
+    every.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     every.set_defaults(command=lists.list_methods)
 
     explaining, checking = _add_explain(commands), _add_audit(commands)
@@ -85,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_explain(commands: Any) -> argparse.ArgumentParser:
     explaining = commands.add_parser("explain", help="explain a model's answers for images")
     explaining.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    _add_choices(explaining)
+    _add_maps(explaining)
     explaining.set_defaults(command=explain.run)
     return explaining
 
@@ -94,7 +112,7 @@ def _add_run(commands: Any) -> argparse.ArgumentParser:
     running = commands.add_parser("run", help="explain a folder; goes on where it stopped")
     where = "a folder, a .csv with the columns image and target, or a list with a path on each line"
     batches.add_options(running, where)
-    _add_choices(running)
+    _add_maps(running)
     running.set_defaults(command=run.run)
     return running
 
@@ -108,21 +126,14 @@ def _add_evaluate(commands: Any) -> argparse.ArgumentParser:
     batches.add_options(judging, where)
     boxes = "a .csv with the columns image, xmin, ymin, xmax, ymax; one row for each box"
     judging.add_argument("--boxes", type=Path, help=boxes)
-    again = "; may be given several times"
-    judging.add_argument("--layer", required=True, action="append", help=f"a layer{again}")
-    explained = f"what is explained (default: logit){again}"
+    maps = f"a method, or all (default: {', '.join(evaluate.OFTEN)}; floors are there too)"
+    _add_choices(judging, maps, "jaxcam-evaluation")
+    explained = f"what is explained (default: logit){AGAIN}"
     judging.add_argument("--score", action="append", help=explained)
     by = "the score by which maps are judged (default: %(default)s)"
     judging.add_argument("--judge", default="probability", help=by)
-    maps = f"a method, or all (default: {', '.join(evaluate.OFTEN)}; floors are there too){again}"
-    judging.add_argument("--method", action="append", default=[], help=maps)
-    numbers = f"a metric, or all (default: the cheap ones){again}"
+    numbers = f"a metric, or all (default: the cheap ones){AGAIN}"
     judging.add_argument("--metric", action="append", default=[], help=numbers)
-    judging.add_argument("--seed", type=int, default=0, help="of whatever is random")
-    judging.add_argument("--target", help="class name or index (default: the top class)")
-    judging.add_argument(
-        "--out", type=Path, default=Path("jaxcam-evaluation"), help="folder to write to"
-    )
     judging.set_defaults(command=evaluate.run)
     return judging
 
@@ -143,20 +154,34 @@ def _add_report(commands: Any) -> None:
     reporting.set_defaults(command=report.run)
 
 
-def _add_choices(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--layer", required=True, help="a name that `jaxcam layers` lists")
+def _add_maps(command: argparse.ArgumentParser) -> None:
+    maps = "as `jaxcam methods` lists, or all (default: grad_cam)"
+    _add_choices(command, maps, "jaxcam-out")
     command.add_argument("--occurrence", type=int, help="which run of a layer that runs often")
-    command.add_argument("--method", default="grad_cam", help="as `jaxcam methods` lists")
-    command.add_argument("--seed", type=int, default=0, help="of methods with random numbers")
+    choices.add_score(command)
+
+
+def _add_choices(command: argparse.ArgumentParser, methods: str, out: str) -> None:
+    command.add_argument("--layer", action="append", help=_LAYER)
+    command.add_argument("--method", action="append", default=[], help=f"{methods}{AGAIN}")
+    choices.add_how(command)
+    _add_target(command, out)
+
+
+def _add_target(command: argparse.ArgumentParser, out: str) -> None:
     command.add_argument("--target", help="class name or index (default: the top class)")
-    command.add_argument("--out", type=Path, default=Path("jaxcam-out"), help="folder to write to")
+    command.add_argument("--out", type=Path, default=Path(out), help="folder to write to")
 
 
 def _add_audit(commands: Any) -> argparse.ArgumentParser:
     checking = commands.add_parser("audit", help="does the closed form of Grad-CAM++ hold here?")
     checking.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="file or folder")
-    checking.add_argument("--layer", required=True, action="append", help="once for each layer")
-    checking.add_argument("--target", help="class name or index (default: the top class)")
-    checking.add_argument("--out", type=Path, default=Path("jaxcam-audit"), help="folder for files")
+    checking.add_argument("--layer", action="append", help=_LAYER)
+    choices.add_score(checking)
+    size = checking.add_mutually_exclusive_group()
+    some = "look at so many activations of an image (default: all, or 1000 where all take minutes)"
+    size.add_argument("--samples", type=int, metavar="N", help=some)
+    size.add_argument("--exact", action="store_true", help="look at all, however long it takes")
+    _add_target(checking, "jaxcam-audit")
     checking.set_defaults(command=audit.run)
     return checking

@@ -3,7 +3,7 @@
 import argparse
 import importlib.util
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,6 +20,7 @@ from rich.progress import (
 
 from jaxcam._src import files
 from jaxcam._src.base import Model
+from jaxcam._src.cli.choices import more_settings
 from jaxcam._src.cli.streams import complain, console, say
 from jaxcam._src.files import UsageError
 from jaxcam._src.pipeline import Job, listing, store
@@ -88,6 +89,7 @@ def share(text: str) -> tuple[int, int]:
 def settings_of(options: argparse.Namespace, names: Sequence[str], images: Listing) -> dict:
     """What two runs must have alike, so that one can go on with the other's files."""
     settings: dict[str, Any] = {name: getattr(options, name) for name in names}
+    settings |= more_settings(options)
     settings |= {"images": str(images.root.resolve()), "count": len(images.names)}
     return settings | {"digest": images.digest()}
 
@@ -101,14 +103,15 @@ def say_columns(options: argparse.Namespace, images: Listing) -> None:
         say(f"{options.images}: columns {', '.join(used)}{more}")
 
 
-Work: TypeAlias = Callable[[Sequence[int]], Iterable[int]]
+# Does these batches, of which some of the folders lack files; yields how many images each had.
+Work: TypeAlias = Callable[[Sequence[int], Sequence[Path]], Iterable[int]]
 
 
 def go_through(
     options: argparse.Namespace,
     job: Job,
     own_share: tuple[int, int],
-    settings: Mapping[str, Any],
+    folders: Mapping[Path, Mapping[str, Any]],
     layout: store.Layout,
     work: Work,
     *,
@@ -120,31 +123,62 @@ def go_through(
       options: with `out` and `images`.
       job: of which batches.
       own_share: what `share` returned, before anything else asked JAX for its devices.
-      settings: of the run.
-      layout: of its files.
-      work: does these batches, and yields how many images each had.
+      folders: to write to, with the settings of the run that each holds.
+      layout: of the files of each.
+      work: what is done.
       done: what has been done to an image, as "explained".
 
     Returns:
       1 where images were skipped.
     """
     index, shares = own_share
-    folder = files.writable_folder(options.out)
+    _check_as_many(options.out, folders)
+    files.writable_folder(options.out)
     say_columns(options, job.images)
-    store.begin(folder, settings, f"{index}-of-{shares}", layout)
     own = range(index, job.batches, shares)
-    left = store.unfinished(folder, {i: job.names(i) for i in own}, layout)
-    store.clear(folder, left)
     sizes = {batch: len(job.names(batch)) for batch in own}
+    lacking = {
+        folder: _begun(folder, settings, f"{index}-of-{shares}", layout, job, own)
+        for folder, settings in folders.items()
+    }
+    left = sorted({batch for batches in lacking.values() for batch in batches})
     images, before = sum(sizes.values()), sum(sizes[batch] for batch in own if batch not in left)
     with _progress() as progress:
         task = progress.add_task("images", total=images, completed=before)
-        with files.one_line(f"the run in {folder} stopped"):
-            for count in work(left):
+        with files.one_line(f"the run in {options.out} stopped"):
+            for count in work(left, [folder for folder in folders if lacking[folder]]):
                 progress.advance(task, count)
-    skipped = store.errors(folder, own)
+    skipped = {name: e for each in folders for name, e in store.errors(each, own).items()}
     said = f" ({before} were done before)" if before else ""
-    say(f"{done}: {images - len(skipped)} of {images} images{said}, in {folder}")
+    say(f"{done}: {images - len(skipped)} of {images} images{said}, in {options.out}")
+    return _say_skipped(skipped)
+
+
+def _check_as_many(out: Path, folders: Collection[Path]) -> None:
+    """Refuses one run beside several: a report would show the one alone."""
+    is_one = out in folders
+    if not is_one and (out / "run.json").exists():
+        raise UsageError(f"{out} holds a run of one map; choose another --out for several")
+    if is_one and any(out.glob("*@*/run.json")):
+        raise UsageError(f"{out} holds runs of several maps; choose another --out for one")
+
+
+def _begun(
+    folder: Path,
+    settings: Mapping[str, Any],
+    share: str,
+    layout: store.Layout,
+    job: Job,
+    own: Sequence[int],
+) -> list[int]:
+    """The batches that the folder of a run lacks, which is begun or goes on."""
+    store.begin(files.writable_folder(folder), settings, share, layout)
+    left = store.unfinished(folder, {i: job.names(i) for i in own}, layout)
+    store.clear(folder, left)
+    return left
+
+
+def _say_skipped(skipped: Mapping[str, str]) -> int:
     for name, error in [*skipped.items()][:_MOST_LISTED]:
         complain(f"skipped {name}: {error}")
     if len(skipped) > _MOST_LISTED:

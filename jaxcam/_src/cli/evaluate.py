@@ -10,16 +10,19 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, PyTree
 
-from jaxcam._src import files, methods, scores
-from jaxcam._src.base import Key, Model, ScoreFn
-from jaxcam._src.cli import batches
+from jaxcam._src import files, methods
+from jaxcam._src.base import Convention, Key, Model
+from jaxcam._src.cli import batches, choices
+from jaxcam._src.cli.choices import KNOWN, SCORES
 from jaxcam._src.cli.factory import load_model
-from jaxcam._src.cli.model import METHODS, blank, target_of, try_shapes
+from jaxcam._src.cli.model import blank, classes_of, target_of, try_shapes
 from jaxcam._src.cli.streams import results, say
 from jaxcam._src.evaluation import Evaluation, evaluator, report
 from jaxcam._src.evaluation.measures import CHEAP, MEASURES, ON_OBJECTS
 from jaxcam._src.explain import explainer
 from jaxcam._src.files import UsageError
+from jaxcam._src.methods.activation import random_cam, uniform
+from jaxcam._src.methods.floors import centred_gaussian, edge_map
 from jaxcam._src.names import no_such
 from jaxcam._src.pipeline import Job, listing, store
 from jaxcam._src.pipeline.evaluations import (
@@ -29,8 +32,6 @@ from jaxcam._src.pipeline.evaluations import (
     layout_of,
 )
 from jaxcam._src.pipeline.listing import Listing
-from jaxcam._src.weights.activation import random_cam, uniform
-from jaxcam._src.weights.floors import centred_gaussian, edge_map
 
 Method = Callable[..., Any]
 FLOORS: dict[str, Method] = {
@@ -38,23 +39,6 @@ FLOORS: dict[str, Method] = {
 }
 OFTEN = ["grad_cam", "grad_cam_plus_plus", "layer_cam", "hires_cam"]
 DEAR = re.compile(r"(\d+ )?K (forward|times)|\d{3,} forward")  # of what a method says of its cost
-SCORES: dict[str, ScoreFn] = {
-    f.__name__: f
-    for f in (
-        scores.logit,
-        scores.probability,
-        scores.log_probability,
-        scores.log_odds,
-        scores.margin,
-        scores.rest,
-        scores.finer,
-        scores.binary_logit,
-        scores.binary_probability,
-        scores.binary_log_probability,
-        scores.label_probability,
-        scores.label_log_probability,
-    )
-}
 _PROBABILITIES = ["probability", "binary_probability", "label_probability"]
 _WIDEST = 100  # characters of a table
 _SETTINGS = ("model", "layer", "judge", "seed", "target", "batch_size")
@@ -67,6 +51,7 @@ class _Choice(NamedTuple):
     methods: dict[str, Method]
     metrics: list[str]
     judge: str
+    convention: Convention
 
     def evaluator_of(self, model: Model, setting: Setting, key: Key) -> Callable[..., Evaluation]:
         return evaluator(
@@ -76,6 +61,7 @@ class _Choice(NamedTuple):
             {name: MEASURES[name].metric for name in self.metrics},
             score_fn=SCORES[setting.score],
             judge_fn=SCORES[self.judge],
+            convention=self.convention,
         )
 
 
@@ -88,13 +74,15 @@ def run(options: argparse.Namespace) -> int:
     choice = _choice(options, model, images)
     job, layout = _job(options, model, images, choice)
     settings = batches.settings_of(options, _SETTINGS, images)
+    settings |= {"layer": [*dict.fromkeys(setting.layer for setting in choice.settings)]}
     settings |= {"score": [setting.score for setting in choice.settings]}
     settings |= {"method": [*choice.methods], "metric": choice.metrics}
 
-    def work(left: Sequence[int]) -> Iterator[int]:
+    def work(left: Sequence[int], _: Sequence[Path]) -> Iterator[int]:
         return evaluated(job, left, options.out, options.threads, [*choice.methods], layout)
 
-    code = batches.go_through(options, job, own_share, settings, layout, work, done="judged")
+    folders = {options.out: settings}
+    code = batches.go_through(options, job, own_share, folders, layout, work, done="judged")
     if store.unfinished(options.out, {i: job.names(i) for i in range(job.batches)}, layout):
         say("other shares are not done; the last of them writes the summary")
     else:
@@ -104,7 +92,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _images(options: argparse.Namespace, model: Model) -> Listing:
     """The images with their classes and objects."""
-    target = target_of(options, model)
+    classes = classes_of(model, options.judge)
+    target = target_of(options, classes)
     images = batches.images_of(options, model, target, with_objects=True)
     if not options.boxes:
         return images
@@ -116,60 +105,44 @@ def _images(options: argparse.Namespace, model: Model) -> Listing:
 def _choice(options: argparse.Namespace, model: Model, images: Listing) -> _Choice:
     """What the options ask for, which the model can do."""
     for score in (*(options.score or []), options.judge):
-        if score not in SCORES:
-            raise UsageError(no_such("score", score, SCORES))
+        choices.named("score", score, SCORES)
     for score in options.score or ["logit"]:
         if score.startswith("binary_") != options.judge.startswith("binary_"):
             raise UsageError(
                 f"--score {score} and --judge {options.judge} have not the same targets: those of "
                 "binary scores are 0 and 1, of one logit; take both of one kind"
             )
-    pairs = itertools.product(options.layer, options.score or ["logit"])
+    layers = choices.layers_of(options, model)
+    pairs = itertools.product(layers, options.score or ["logit"])
     settings = [Setting(layer, score) for layer, score in pairs]
     metrics = _metrics(options.metric, options.judge, images.objects is not None)
     chosen = _methods(options, model, settings)
-    return _Choice(settings, chosen, metrics, options.judge)
+    return _Choice(settings, chosen, metrics, options.judge, choices.convention_of(options))
 
 
 def _methods(
     options: argparse.Namespace, model: Model, settings: Sequence[Setting]
 ) -> dict[str, Method]:
     """The methods that the user named, or all that every layer and score takes, and the floors."""
-    for name in options.method:
-        if name not in {*METHODS, *FLOORS, "all"}:
-            raise UsageError(no_such("method", name, [*METHODS, *FLOORS, "all"]))
-    names = METHODS.keys() if "all" in options.method else options.method or OFTEN
-    wanted = {name: METHODS[name] for name in METHODS if name in names and name not in FLOORS}
-    taken = {}
-    for name, method in (wanted | FLOORS).items():
-        refusal = _refusal(options, model, settings, methods.seeded(method, 0))
-        if refusal and not ("all" in options.method and name in wanted):
-            raise refusal
-        if refusal:
-            say(f"left out: {name}: {refusal}")
-        else:
-            taken[name] = method
-    if "all" in options.method:
-        costs = {name: methods.describe(name).cost for name in taken if name in METHODS}
+    given = choices.methods_of(options, KNOWN | FLOORS, OFTEN)
+    wanted = {name: given[name] for name in KNOWN if name in given and name not in FLOORS}
+    target = target_of(options, classes_of(model, settings[0].score))
+    convention = choices.convention_of(options)
+
+    def tried(name: str, method: Method) -> Method:
+        for layer, score in settings:
+            how: dict[str, Any] = {"score_fn": SCORES[score], "convention": convention}
+            explain = explainer(model.apply_fn, layer, methods.seeded(method, 0), **how)
+            try_shapes(explain, model, target)
+        return method
+
+    taken = choices.taken(options, wanted | FLOORS, tried, always=FLOORS)
+    if choices.ALL in options.method:
+        costs = {name: methods.describe(name).cost for name in taken if name in methods.METHODS}
         dear = [f"{name} ({cost})" for name, cost in costs.items() if DEAR.match(cost)]
         if dear:
             say(f"these take most of the time (K: the layer's channels): {', '.join(dear)}")
     return taken
-
-
-def _refusal(
-    options: argparse.Namespace, model: Model, settings: Sequence[Setting], method: Method
-) -> UsageError | None:
-    """Why a method cannot explain the model by one of the settings."""
-    target = target_of(options, model)
-    for layer, score in settings:
-        try:
-            try_shapes(
-                explainer(model.apply_fn, layer, method, score_fn=SCORES[score]), model, target
-            )
-        except UsageError as error:
-            return error
-    return None
 
 
 def _metrics(names: Sequence[str], judge: str, has_objects: bool) -> list[str]:
@@ -203,7 +176,7 @@ def _job(
     """What is done to each batch, tried on shapes, and what the index holds."""
     if not any(MEASURES[name].wants_object for name in choice.metrics):
         images = images._replace(objects=None)
-    target = target_of(options, model)
+    target = target_of(options, classes_of(model, choice.judge))
     one = choice._replace(methods={"uniform": uniform})  # by which the columns are known
 
     def numbers(variables: PyTree, image: Array, inside: Array | None) -> dict[str, Array]:

@@ -1,25 +1,22 @@
-"""The commands that need no image: what there is to choose from, and the demonstration."""
+"""The commands that need neither a model nor an image: the methods, and the demonstration."""
 
 import argparse
-import dataclasses
-import re
-from collections.abc import Sequence
-from typing import Any
+import functools
+from pathlib import Path
 
+from rich import box
 from rich.table import Table
 
 from jaxcam._src import files, methods
-from jaxcam._src.base import Layer
-from jaxcam._src.cli.factory import load_model
-from jaxcam._src.cli.model import METHODS, blank
+from jaxcam._src.cli import choices, knobs
+from jaxcam._src.cli.choices import METHODS
 from jaxcam._src.cli.streams import console, results, say
-from jaxcam._src.cut import layers
-from jaxcam._src.demo import report
-from jaxcam._src.files import UsageError
-from jaxcam._src.names import printable
+from jaxcam._src.demo import hopper, report
+from jaxcam._src.methods.perturbation import score_cam
 
-_MANY = 60  # layers, from which on those that are alike share a line
-_NUMBER = re.compile(r"\d+")
+_ON_PHOTOGRAPH = {
+    name: METHODS[name] for name in ("grad_cam", "grad_cam_plus_plus", "layer_cam", "shapley_cam")
+} | {"score_cam": functools.partial(score_cam, top_k=64)}  # of 1280 channels
 _IN_DEMO = ("cam", "grad_cam", "grad_cam_plus_plus", "layer_cam", "score_cam")
 
 
@@ -29,6 +26,7 @@ def demo(options: argparse.Namespace) -> None:
     folder = files.writable_folder(options.out)
     with console.status("explaining"), files.all_or_none(folder) as part:
         energy = report.run(shown, part)
+        missing = _on_photograph(part / "photograph.png")
     table = Table(title="Share of the heatmap inside the digit's box, mean over the canvases")
     for heading in ("method", *energy[report.FLOOR]):
         table.add_column(heading)
@@ -36,54 +34,50 @@ def demo(options: argparse.Namespace) -> None:
         table.add_row(name, *(f"{share:.3f}" for share in shares.values()))
     results.print(table)
     say(f"figure: {folder / 'figure.png'}")
+    say(missing or f"figure: {folder / 'photograph.png'}, three classes of one photograph")
     say(f"numbers: {folder / 'energy.json'}")
 
 
+def _on_photograph(path: Path) -> str | None:
+    """Explains a photograph; or says what is missing for that."""
+    try:
+        with files.whole_file(path) as file:
+            hopper.save_classes(_ON_PHOTOGRAPH, file)
+    except ModuleNotFoundError:
+        return "no photograph is explained without pip install 'jaxcam-xai[photographs]'"
+    return None
+
+
 def list_methods(options: argparse.Namespace) -> None:
-    """Prints what each method computes, costs and is not for."""
+    """Prints what each method computes and costs; of one named, all that there is to say."""
     if options.markdown:
         print(methods.markdown())
-        return
-    table = Table(*("method", "paper", "weights", "cost", "avoid"))
-    for d in map(methods.describe, methods.METHODS):
-        table.add_row(d.name, d.link or d.title, d.weights, d.cost, d.avoid)
+    elif options.name:
+        _say_method(options.name)
+    else:
+        results.print(_table_of_methods())
+        say("jaxcam methods NAME: what it is not for, its knobs and its paper")
+
+
+def _table_of_methods() -> Table:
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    listed = methods.METHODS | methods.OF_ATTENTION
+    table.add_column("method", no_wrap=True, min_width=max(map(len, listed)))
+    table.add_column("weights", ratio=3)
+    table.add_column("cost", ratio=2)
+    for d in map(methods.describe, listed):
+        table.add_row(d.name, d.weights, d.cost)
+    return table
+
+
+def _say_method(name: str) -> None:
+    method = choices.named("method", name, methods.METHODS | methods.OF_ATTENTION)
+    d = methods.describe(name)
+    found = knobs.knobs_of(method).values()
+    values = ", ".join(f"{knob.name}={knobs.shown(knob.default)}" for knob in found)
+    say(f"{d.name}: {d.title}")
+    table = Table.grid(padding=(0, 2))
+    said = {"weights": d.weights, "cost": d.cost, "avoid": d.avoid, "knobs": values}
+    for heading, text in {**said, "paper": d.link}.items():
+        table.add_row(heading, text or "none")
     results.print(table)
-
-
-def list_layers(options: argparse.Namespace) -> None:
-    """Prints where a model can be cut."""
-    model = load_model(options.model)
-    with files.one_line(f"model {options.model!r}"):
-        choice = {"matching": options.matching, "every": options.every}
-        found = layers(model.apply_fn, model.variables, blank(model), **choice)
-    if not found:
-        raise UsageError(
-            f"the model has no layers that match {options.matching!r} and can be explained; "
-            "--every lists what else it names, and jaxcam.tag names more"
-        )
-    alike = _alike(found, grouped=len(found) > _MANY and options.matching == "*")
-    width = max(len(name) for name, _ in alike)
-    for name, (layer, *others) in alike:
-        runs = f"  {layer.runs} times" if layer.runs > 1 else ""
-        leaf = f"  leaf {layer.leaf} {printable(layer.key)}" if layer.key else ""
-        more = f"  {1 + len(others)} alike" if others else ""
-        say(f"{name:{width}}  {layer.dtype}{list(layer.shape)}{runs}{leaf}{more}")
-
-
-def _alike(found: Sequence[Layer], grouped: bool) -> list[tuple[str, list[Layer]]]:
-    """The layers with the name to print, those whose names differ in numbers alone together."""
-    groups: dict[Any, list[Layer]] = {}
-    for i, layer in enumerate(found):
-        place = dataclasses.replace(layer, name=_NUMBER.sub("#", layer.name))
-        groups.setdefault(place if grouped else i, []).append(layer)
-    return [(_common_name([layer.name for layer in group]), group) for group in groups.values()]
-
-
-def _common_name(names: Sequence[str]) -> str:
-    """With a range in place of the number that differs, "block{1..12}/conv"; else from .. to."""
-    words = _NUMBER.split(names[0])
-    numbers = [*zip(*map(_NUMBER.findall, names), strict=True)]
-    if sum(len({*n}) > 1 for n in numbers) > 1:
-        return printable(f"{names[0]} .. {names[-1]}")
-    spans = [f"{{{n[0]}..{n[-1]}}}" if len({*n}) > 1 else n[0] for n in numbers]
-    return printable("".join(map("".join, zip(words, [*spans, ""], strict=True))))

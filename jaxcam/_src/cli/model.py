@@ -1,7 +1,6 @@
-"""What the commands share: methods, the user's model and its images, and what they print to."""
+"""What the commands share: the user's model, its images and its classes."""
 
 import argparse
-import functools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,12 @@ from PIL import Image
 from rich.markup import escape
 from rich.progress import track
 
-from jaxcam._src import files, methods
-from jaxcam._src.base import Model, WeightsFn
+from jaxcam._src import files
+from jaxcam._src.base import Model
 from jaxcam._src.cli.streams import console
-from jaxcam._src.derivatives import closed_form
 from jaxcam._src.files import UsageError
-from jaxcam._src.names import no_such, printable
+from jaxcam._src.names import printable
 from jaxcam._src.render import rgb
-from jaxcam._src.weights.curvature import grad_cam_plus_plus
-
-METHODS: dict[str, Callable[..., Any]] = methods.METHODS | {
-    "grad_cam_plus_plus_closed": functools.partial(grad_cam_plus_plus, derivatives_fn=closed_form)
-}
 
 
 def tracked(items: Sequence[Any], title: str) -> Iterable[Any]:
@@ -32,18 +25,17 @@ def tracked(items: Sequence[Any], title: str) -> Iterable[Any]:
     return track(items, escape(printable(title)), console=console) if console.is_terminal else items
 
 
-def method_of(options: argparse.Namespace) -> WeightsFn:
-    """The method that the user named, with a key of the seed where it takes one."""
-    if options.method not in METHODS:
-        raise UsageError(no_such("method", options.method, METHODS))
-    return methods.seeded(METHODS[options.method], options.seed)
+def classes_of(model: Model, score: str) -> Sequence[str]:
+    """The names of the targets of a score; a binary one has two, though the model has one logit."""
+    if not score.startswith("binary_") or len(model.class_names) != 1:
+        return model.class_names
+    (name,) = model.class_names
+    return (f"not {name}", name)
 
 
-def target_of(options: argparse.Namespace, model: Model) -> int | None:
+def target_of(options: argparse.Namespace, classes: Sequence[str]) -> int | None:
     """The class that the user named; None for the top class."""
-    if options.target is None:
-        return None
-    return files.find_class(options.target, model.class_names)
+    return None if options.target is None else files.find_class(options.target, classes)
 
 
 def displayed(model: Model, path: Path, image: np.ndarray) -> np.ndarray:

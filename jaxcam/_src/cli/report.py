@@ -54,7 +54,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _compared(folders: Sequence[Path]) -> Compared:
     """The runs and evaluations of these folders, over the same images."""
-    found = [(folder, runs.settings_of(folder)) for folder in dict.fromkeys(folders)]
+    several = dict.fromkeys(inner for folder in folders for inner in runs.folders_of(folder))
+    found = [(folder, runs.settings_of(folder)) for folder in several]
     judged = [each for each in found if "metric" in each[1]]
     return compare(
         [runs.read(*each) for each in found if each not in judged],

@@ -1,7 +1,8 @@
 """Conventions of other libraries: with one of these a heatmap is, number by number, theirs.
 
 They are to reproduce published maps and to compare, not to improve on the default `paper`. What
-they do is reproduced as it is, faults included; the README names the departures.
+they do is reproduced as it is, faults included; the notebook 08_other_libraries names the
+departures.
 """
 
 from jaxcam._src.conventions.captum import captum

@@ -11,13 +11,13 @@ from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.base import Convention, Tap
 from jaxcam._src.conventions.resizing import align_corners, near_unit_range
 from jaxcam._src.maps import fuse_refine_cam, upsample, weigh
+from jaxcam._src.methods import closed_forms
+from jaxcam._src.methods.ablation import ablation_cam, drops_without
+from jaxcam._src.methods.activation import eigen_cam, eigen_grad_cam, fem
+from jaxcam._src.methods.curvature import grad_cam_plus_plus
+from jaxcam._src.methods.gradient import gradient
+from jaxcam._src.methods.perturbation import masked_scores, score_cam, softmax
 from jaxcam._src.scores import finer, logit
-from jaxcam._src.weights import closed_forms
-from jaxcam._src.weights.ablation import ablation_cam, drops_without
-from jaxcam._src.weights.activation import eigen_cam, eigen_grad_cam, fem
-from jaxcam._src.weights.curvature import grad_cam_plus_plus
-from jaxcam._src.weights.gradient import gradient
-from jaxcam._src.weights.perturbation import masked_scores, score_cam, softmax
 
 _range = functools.partial(near_unit_range, eps=1e-7)
 

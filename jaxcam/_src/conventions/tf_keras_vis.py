@@ -8,11 +8,11 @@ from jaxtyping import Array
 from jaxcam._src.base import Convention, Tap
 from jaxcam._src.conventions.resizing import align_corners, near_unit_range
 from jaxcam._src.maps import combine, fuse_max
+from jaxcam._src.methods import closed_forms
+from jaxcam._src.methods.curvature import grad_cam_plus_plus
+from jaxcam._src.methods.gradient import gradient
+from jaxcam._src.methods.perturbation import masked_scores, score_cam
 from jaxcam._src.scores import probability
-from jaxcam._src.weights import closed_forms
-from jaxcam._src.weights.curvature import grad_cam_plus_plus
-from jaxcam._src.weights.gradient import gradient
-from jaxcam._src.weights.perturbation import masked_scores, score_cam
 
 _EPS = 1e-7  # keras.backend.epsilon()
 

@@ -11,11 +11,11 @@ from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.base import Convention, Key, Tap
 from jaxcam._src.conventions.resizing import near_unit_range
 from jaxcam._src.maps import combine, fuse_layer_cam, fuse_max, fuse_refine_cam, upsample, weigh
-from jaxcam._src.weights import closed_forms
-from jaxcam._src.weights.curvature import grad_cam_plus_plus
-from jaxcam._src.weights.gradient import cam, gradient
-from jaxcam._src.weights.perturbation import is_cam, masked_scores, score_cam, softmax, ss_cam
-from jaxcam._src.weights.smoothed import smooth_grad_cam_plus_plus
+from jaxcam._src.methods import closed_forms
+from jaxcam._src.methods.curvature import grad_cam_plus_plus
+from jaxcam._src.methods.gradient import cam, gradient
+from jaxcam._src.methods.perturbation import is_cam, masked_scores, score_cam, softmax, ss_cam
+from jaxcam._src.methods.smoothed import smooth_grad_cam_plus_plus
 
 _EPS = 1e-8
 

@@ -13,16 +13,22 @@ import jax.core
 from jaxtyping import Array, Float, PyTree
 
 from jaxcam._src.base import ApplyFn, Head, HeadFn, Layer, SplitFn
+from jaxcam._src.cut.attended import attended, attention_weights
 from jaxcam._src.cut.calls import name_calls
 from jaxcam._src.cut.ending import name_of_ending, to_logits
 from jaxcam._src.cut.find import Hit, choose, find_hits, find_seeing
 from jaxcam._src.cut.frameworks import check_apply_fn, maker_of
+from jaxcam._src.cut.necks import OnTheWay, on_the_way
 from jaxcam._src.cut.opened import opened
 from jaxcam._src.cut.partition import partition, reaches
 from jaxcam._src.cut.tag import Layout, batch_of_one, laid_out, mark_image, tag, without_batch
+from jaxcam._src.cut.traced import traced
 
 __all__ = [
     "Layout",
+    "OnTheWay",
+    "attended",
+    "attention_weights",
     "batch_of_one",
     "check_apply_fn",
     "hoisted",
@@ -31,6 +37,7 @@ __all__ = [
     "maker_of",
     "mark_image",
     "name_calls",
+    "on_the_way",
     "split",
     "tag",
     "to_logits",
@@ -58,20 +65,23 @@ def layers(
 
     Raises:
       ValueError: `apply_fn` is a model or a method of one; it names the adapter.
+
+    >>> jaxcam.layers(apply_fn, variables, image)[0].name
+    'stem'
     """
     check_apply_fn(apply_fn)
-    jaxpr = jax.make_jaxpr(apply_fn)(variables, image).jaxpr
+    jaxpr = traced(apply_fn, variables, image)[0].jaxpr
     own = len(jax.tree.leaves(image))
     marks = [i >= len(jaxpr.invars) - own for i in range(len(jaxpr.invars))]
     _, seeing = find_seeing(jaxpr, marks)
     runs: dict[Hit, int] = {}
     for hit in find_hits(jaxpr.eqns):
-        is_mapped = (hit.name, hit.leaf) in seeing and (hit.aval.ndim > 1 or not hit.path)
+        is_mapped = (hit.name, hit.leaf) in seeing and (len(hit.shape) > 1 or not hit.path)
         if hit.closed_by is None and (every or is_mapped) and fnmatchcase(hit.name, matching):
             place = hit._replace(runs=0)
             runs[place] = runs.get(place, 0) + hit.runs
     return tuple(
-        Layer(hit.name, hit.aval.shape, hit.aval.dtype, count, hit.leaf, hit.path)
+        Layer(hit.name, hit.shape, hit.dtype, count, hit.leaf, hit.path)
         for hit, count in runs.items()
     )
 
@@ -95,14 +105,18 @@ def split(
     Raises:
       ValueError: by `split_fn`, where the model cannot be cut there, saying what to choose
         instead; by `head`, for activations of another shape or dtype.
+
+    >>> activations, head = jaxcam.split(apply_fn, "stage3")(variables, image)
+    >>> activations.shape, head(activations).shape
+    ((16, 16, 64), (10,))
     """
 
     check_apply_fn(apply_fn)
 
     def split_fn(variables: PyTree, image: Array) -> tuple[Array, HeadFn]:
-        traced, shapes = jax.make_jaxpr(apply_fn, return_shape=True)(variables, image)
-        wanted = choose(list(find_hits(traced.jaxpr.eqns)), layer, occurrence, leaf)
-        program, constants = opened(traced, wanted=wanted)
+        closed, shapes = traced(apply_fn, variables, image)
+        wanted = choose(list(find_hits(closed.jaxpr.eqns)), layer, occurrence, leaf)
+        program, constants = opened(closed, wanted=wanted)
         prefix, head = partition(program, layer)
         arguments = [*constants, *jax.tree.leaves((variables, image))]
         activations, *residuals = jax.core.eval_jaxpr(prefix, (), *arguments)
@@ -117,6 +131,7 @@ def split(
         sees_image = reaches(prefix, own, prefix.outvars[0])
         return activations, Head(head_fn, name_of_ending(head), sees_image)
 
+    split_fn.apply_fn = apply_fn  # pyright: ignore[reportFunctionMemberAccess]
     return split_fn
 
 
@@ -126,14 +141,14 @@ def hoisted(f: Callable[..., Any], *arguments: Any) -> tuple[Callable[..., Any],
     Args:
       f: traced for `arguments`, arrays or `jax.ShapeDtypeStruct`s.
     """
-    traced, shapes = jax.make_jaxpr(f, return_shape=True)(*arguments)
-    program, structure = traced.jaxpr, jax.tree.structure(shapes)  # JAX's caches keep what is pure
+    closed, shapes = jax.make_jaxpr(f, return_shape=True)(*arguments)
+    program, structure = closed.jaxpr, jax.tree.structure(shapes)  # JAX's caches keep what is pure
 
     def pure(closed_over: list[Any], *arguments: Any) -> Any:
         outputs = jax.core.eval_jaxpr(program, closed_over, *jax.tree.leaves(arguments))
         return jax.tree.unflatten(structure, outputs)
 
-    return pure, traced.consts
+    return pure, closed.consts
 
 
 def _check_like(activations: Float[Array, "..."], wanted: Any, layer: str) -> None:

@@ -28,6 +28,10 @@ def name_calls(apply_fn: ApplyFn, *functions: Callable[..., Any]) -> ApplyFn:
 
     Returns:
       `(variables, image) -> logits`.
+
+    >>> named = jaxcam.name_calls(apply_fn, jax.nn.relu)
+    >>> [layer.name for layer in jaxcam.layers(named, variables, image)][:3]
+    ['stem', 'stem_norm', 'stem_norm:relu']
     """
     names = {function.__name__ for function in functions}
 
@@ -38,7 +42,7 @@ def name_calls(apply_fn: ApplyFn, *functions: Callable[..., Any]) -> ApplyFn:
         def tag_for(eqn: Any) -> Finish | None:
             nonlocal before, layout
             if eqn.primitive is tag_p:
-                layer, layout = eqn.params["name"], eqn.params["layout"]
+                layer, layout = eqn.params["name"], eqn.params["lies"].layout
                 before = before if layer is None else f"{layer}:"
             if name_of(eqn) not in names:
                 return None

@@ -1,5 +1,6 @@
 """What a program ends in: a softmax or a sigmoid, and the logits before it."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -8,14 +9,14 @@ from jaxtyping import Array, PyTree
 
 from jaxcam._src.base import ApplyFn
 from jaxcam._src.cut.opened import opened
-from jaxcam._src.cut.programs import CALLS, alone, is_variable, programs_in
+from jaxcam._src.cut.programs import CALLS, alone, is_variable, param, programs_in
 
 # What may stand between a softmax and the end: numbers only move.
-_MOVES = frozenset(
+MOVES = frozenset(
     "squeeze reshape slice dynamic_slice transpose broadcast_in_dim convert_element_type copy "
     "sharding_constraint jaxcam_tag".split()
 )
-_SPREADS = _MOVES | {"reduce_max", "reduce_sum", "stop_gradient", "max"}
+_SPREADS = MOVES | {"reduce_max", "reduce_sum", "stop_gradient", "max"}
 
 
 class Ending(NamedTuple):
@@ -24,11 +25,13 @@ class Ending(NamedTuple):
     Attributes:
       name: "softmax" or "sigmoid".
       logits: the variable before it.
+      together: how many numbers one softmax is of; of a sigmoid None.
       moves: the equations that follow it, in order.
     """
 
     name: str
     logits: Any
+    together: int | None
     moves: tuple[Any, ...]
 
 
@@ -36,6 +39,12 @@ def name_of_ending(jaxpr: Any) -> str | None:
     """Whether a program, whose calls are opened, ends in a "softmax" or a "sigmoid"."""
     found = _ending(jaxpr)
     return found.name if found else None
+
+
+def logits_of(jaxpr: Any) -> list[Any]:
+    """What a program, whose calls are opened, returns; that before a softmax, if it ends so."""
+    found = _ending(jaxpr)
+    return [found.logits] if found else [*jaxpr.outvars]
 
 
 def to_logits(apply_fn: ApplyFn) -> ApplyFn:
@@ -53,6 +62,12 @@ def to_logits(apply_fn: ApplyFn) -> ApplyFn:
     Raises:
       ValueError: by the result, where the program of the model shows no softmax and no sigmoid at
         its end.
+
+    >>> def network(variables, image):
+    ...     return jax.nn.softmax(apply_fn(variables, image))
+    >>> logits = jaxcam.to_logits(network)(variables, image)
+    >>> bool(jnp.allclose(logits, apply_fn(variables, image)))
+    True
     """
 
     def logits_fn(variables: PyTree, image: Array) -> Array:
@@ -78,35 +93,41 @@ def _ending(jaxpr: Any) -> Ending | None:
     if len(jaxpr.outvars) != 1:
         return None
     makers, moves = {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars}, []
-    result = jaxpr.outvars[0]
+    returned = result = jaxpr.outvars[0]
     while is_variable(result) and result in makers:
         eqn = makers[result]
         kind = eqn.primitive.name
-        if kind not in _MOVES or sum(map(is_variable, eqn.invars)) != 1:
+        if kind not in MOVES or sum(map(is_variable, eqn.invars)) != 1:
             found = _squashed(eqn, makers)
-            return found and Ending(*found, tuple(reversed(moves)))
+            ending = found and Ending(*found, tuple(reversed(moves)))
+            return None if ending and _is_of_groups(ending, returned) else ending
         moves.append(eqn)
         result = eqn.invars[0]
     return None
 
 
-def _squashed(eqn: Any, makers: dict[Any, Any]) -> tuple[str, Any] | None:
-    """The kind of an equation that squashes logits, and these."""
+def _is_of_groups(ending: Ending, returned: Any) -> bool:
+    """Whether a vector holds the probabilities of several softmaxes, one behind the other."""
+    together = ending.together
+    return together is not None and returned.aval.ndim == 1 and returned.aval.size > together
+
+
+def _squashed(eqn: Any, makers: dict[Any, Any]) -> tuple[str, Any, int | None] | None:
+    """The kind of an equation that squashes logits, these, and how many of them together."""
     kind = eqn.primitive.name
     if kind == "logistic":
-        return "sigmoid", eqn.invars[0]
+        return "sigmoid", eqn.invars[0], None
     if kind in _SOFTMAXES:
-        logits = _SOFTMAXES[kind](eqn, makers)
-        return ("softmax", logits) if logits is not None else None
+        return _SOFTMAXES[kind](eqn, makers)
     if kind in CALLS or kind == "custom_jvp_call":
         body = next(programs_in(eqn))
         found = _ending(body)
         if found and not found.moves and found.logits in body.invars:
-            return found.name, eqn.invars[body.invars.index(found.logits)]
+            return found.name, eqn.invars[body.invars.index(found.logits)], found.together
     return None
 
 
-def _softened(eqn: Any, makers: dict[Any, Any]) -> Any:
+def _softened(eqn: Any, makers: dict[Any, Any]) -> tuple[str, Any, int] | None:
     """The `x` of `exp(x - m) / sum(exp(x - m))`, with an `m` that is the same for all of a sum."""
     numerator, denominator = eqn.invars
     exp, total = _maker(numerator, makers), _origin(denominator, makers, "reduce_sum")
@@ -115,10 +136,10 @@ def _softened(eqn: Any, makers: dict[Any, Any]) -> Any:
     summed = _maker(total.invars[0], makers)  # the same numbers, though perhaps computed again
     if summed is None or (summed.primitive, summed.invars) != (exp.primitive, exp.invars):
         return None
-    return _unshifted(exp.invars[0], makers)
+    return _unshifted(exp.invars[0], total, makers)
 
 
-def _unlogged(eqn: Any, makers: dict[Any, Any]) -> Any:
+def _unlogged(eqn: Any, makers: dict[Any, Any]) -> tuple[str, Any, int] | None:
     """The `x` of `exp(y - log(sum(exp(y))))` with `y = x` or `x - m`: of a log-softmax."""
     less = _maker(eqn.invars[0], makers)
     if less is None or less.primitive.name != "sub":
@@ -129,19 +150,21 @@ def _unlogged(eqn: Any, makers: dict[Any, Any]) -> Any:
     exp = total and _maker(total.invars[0], makers)
     if exp is None or exp.primitive.name != "exp" or exp.invars[0] is not power:
         return None
-    return _unshifted(power, makers)
+    return _unshifted(power, total, makers)
 
 
 _SOFTMAXES = {"div": _softened, "exp": _unlogged}  # by the equation that they end in
 
 
-def _unshifted(power: Any, makers: dict[Any, Any]) -> Any:
-    """The `x` of `x - m`, where `m` is a largest value; else what is given."""
-    shift = _maker(power, makers)
-    if shift is None or shift.primitive.name != "sub":
-        return power
-    is_shared = _origin(shift.invars[1], makers, "reduce_max") is not None
-    return shift.invars[0] if is_shared else power
+def _unshifted(power: Any, total: Any, makers: dict[Any, Any]) -> tuple[str, Any, int]:
+    """The softmax of `x`, given as `x - m` with `m` the largest of those in a sum, or as it is."""
+    axes, shift, logits = {*param(total, "axes")}, _maker(power, makers), power
+    if shift is not None and shift.primitive.name == "sub":
+        value, subtracted = shift.invars
+        largest = _origin(subtracted, makers, "reduce_max")
+        alike = largest is not None and largest.invars[0].aval.shape == value.aval.shape
+        logits = value if alike and axes <= {*param(largest, "axes")} else power
+    return "softmax", logits, math.prod(power.aval.shape[axis] for axis in axes)
 
 
 def _maker(v: Any, makers: dict[Any, Any]) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from jaxcam._src.cut.programs import CALLS, is_variable, param, programs_in
-from jaxcam._src.cut.tag import Layout, tag_p
+from jaxcam._src.cut.tag import tag_p
 from jaxcam._src.names import no_such
 
 OPENED = {*CALLS, "scan"}
@@ -16,8 +16,8 @@ class Hit(NamedTuple):
     name: str
     leaf: int
     path: str  # where a value of several arrays holds this one, such as "0/mean"
-    layout: Layout  # of arrays in the module
-    aval: Any
+    shape: tuple[int, ...]  # of the layer
+    dtype: Any
     runs: int
     closed_by: str | None  # the primitive around it that no cut can open
 
@@ -34,14 +34,22 @@ def find_hits(eqns: Sequence[Any], runs: int = 1, closed_by: str | None = None) 
     """Yields every tag with a name in order, with its runs counted through the loops around it."""
     for eqn in eqns:
         kind = eqn.primitive.name
-        if _is_layer(eqn):
-            yield Hit(**eqn.params, aval=eqn.outvars[0].aval, runs=runs, closed_by=closed_by)
+        if is_layer(eqn):
+            name, leaf, path = (eqn.params[key] for key in ("name", "leaf", "path"))
+            yield Hit(name, leaf, path, *layer_of(eqn), runs, closed_by)
         times = runs * (param(eqn, "length") if kind == "scan" else 1)
         for body in programs_in(eqn) if times else ():
             yield from find_hits(body.eqns, times, closed_by or (None if kind in OPENED else kind))
 
 
-def _is_layer(eqn: Any) -> bool:
+def layer_of(eqn: Any) -> tuple[tuple[int, ...], Any]:
+    """The shape and dtype of the layer that a tag names."""
+    aval = eqn.outvars[0].aval
+    return eqn.params["lies"].seen_shape(aval.shape), aval.dtype
+
+
+def is_layer(eqn: Any) -> bool:
+    """Whether an equation is a tag with a name."""
     return eqn.primitive is tag_p and eqn.params["name"] is not None
 
 
@@ -52,7 +60,7 @@ def find_seeing(jaxpr: Any, marks: Sequence[bool]) -> tuple[list[bool], set[tupl
     for eqn in jaxpr.eqns:
         inputs = [is_variable(v) and v in seeing for v in eqn.invars]
         outputs = [any(inputs)] * len(eqn.outvars)
-        if _is_layer(eqn) and any(inputs):
+        if is_layer(eqn) and any(inputs):
             found.add((eqn.params["name"], eqn.params["leaf"]))
         for body in programs_in(eqn) if any(inputs) else ():
             is_call = eqn.primitive.name in CALLS

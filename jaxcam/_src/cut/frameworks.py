@@ -7,7 +7,7 @@ _MAKERS = {
     "flax.linen": "jaxcam.from_linen(module, train=False)",
     "flax.nnx": "jaxcam.from_nnx(graphdef), after graphdef, variables = flax.nnx.split(model)",
     "keras": "apply_fn, variables = jaxcam.from_keras(model)",
-    "equinox": "apply_fn, variables = jaxcam.from_equinox(model)",
+    "equinox": "apply_fn, variables = jaxcam.from_equinox(model), or of (model, state)",
     "haiku": "jaxcam.from_haiku(transformed)",
     "flax.training": "jaxcam.from_linen(module, train=False), and state.params as "
     '{"params": state.params}',

@@ -14,7 +14,7 @@ from jax.extend import core as jex
 
 from jaxcam._src.cut.find import OPENED, Wanted, count_runs
 from jaxcam._src.cut.programs import INLINED, body_of, is_dropped, is_variable, scan_of
-from jaxcam._src.cut.tag import tag_p
+from jaxcam._src.cut.tag import mark, tag_p
 
 CUT = "jaxcam cut"  # the name that marks the one equation to cut at
 Finish: TypeAlias = Callable[..., Sequence[Any]]
@@ -24,6 +24,10 @@ def _no_finish(eqn: Any) -> Finish | None:
     return None
 
 
+def _never(eqn: Any) -> bool:
+    return False
+
+
 def opened(
     closed: Any,
     inlined: Collection[str] = INLINED,
@@ -31,6 +35,7 @@ def opened(
     wanted: Wanted | None = None,
     keep_tags: bool = False,
     finish_for: Callable[[Any], Finish | None] = _no_finish,
+    unrolls: Callable[[Any], bool] = _never,
 ) -> tuple[Any, list[Any]]:
     """The same program as one list of equations; its constants are arguments, before the others.
 
@@ -40,11 +45,12 @@ def opened(
       wanted: the run of a layer whose tag is marked.
       keep_tags: whether the other tags stay; else they are dropped.
       finish_for: of an equation, a function to apply to its results, or None.
+      unrolls: of a scan of one step or more, whether its steps are listed one after the other.
 
     Returns:
       The program, and the values of its constants.
     """
-    opening = _Opening(inlined, keep_tags, finish_for)
+    opening = _Opening(inlined, keep_tags, finish_for, unrolls)
     arguments = [jex.Var(v.aval) for v in closed.jaxpr.invars]
     results = opening.of_program(closed, arguments, wanted)
     program = closed.jaxpr.replace(
@@ -61,6 +67,7 @@ class _Opening:
     inlined: Collection[str]
     keep_tags: bool
     finish_for: Callable[[Any], Finish | None]
+    unrolls: Callable[[Any], bool]
     equations: list[Any] = dataclasses.field(default_factory=list)
     constants: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
@@ -86,19 +93,18 @@ class _Opening:
         """The same for one equation, whose run `wanted` lies inside, if any."""
         outputs = self.of_kind(eqn, inputs, wanted)
         finish = self.finish_for(eqn)
-        if finish is None:
-            return outputs
-        as_it_is = dataclasses.replace(self, inlined=(), keep_tags=True, finish_for=_no_finish)
-        return as_it_is.of_function(finish, outputs)
+        return self.of_new(finish, outputs) if finish else outputs
 
     def of_kind(self, eqn: Any, inputs: list[Any], wanted: Wanted | None) -> list[Any]:
         kind = eqn.primitive.name
         if eqn.primitive is tag_p and wanted:
-            return self.kept(eqn, inputs, name=CUT, leaf=0, path="")
+            return self.of_new(functools.partial(mark, CUT, eqn.params["lies"]), inputs)
         if eqn.primitive is tag_p and not self.keep_tags:
             return inputs
         if wanted and kind == "scan":
             return self.of_function(functools.partial(_unrolled, eqn, wanted), inputs, wanted)
+        if kind == "scan" and scan_of(eqn).length and self.unrolls(eqn):
+            return self.of_function(functools.partial(_steps, eqn), inputs)
         if kind not in (OPENED if wanted else self.inlined):
             return self.kept(eqn, inputs)
         outputs = self.of_program(body_of(eqn), inputs, wanted)
@@ -106,6 +112,12 @@ class _Opening:
         if any(isinstance(s, jax.sharding.Sharding) for s in shardings):
             return self.of_function(functools.partial(_sharded, shardings), outputs)
         return outputs
+
+    def of_new(self, function: Finish, inputs: list[Any]) -> list[Any]:
+        """Lists the equations of a function that the program has not, as they are."""
+        plain = {"finish_for": _no_finish, "unrolls": _never}
+        as_it_is = dataclasses.replace(self, inlined=(), keep_tags=True, **plain)
+        return as_it_is.of_function(function, inputs)
 
     def of_function(
         self, function: Finish, inputs: list[Any], wanted: Wanted | None = None
@@ -155,3 +167,16 @@ def _unrolled(eqn: Any, wanted: Wanted, *inputs: Any) -> list[Any]:
     carry, after = steps(outputs[:carried], step + 1, length)
     parts = [*before, [jnp.asarray(y)[None] for y in outputs[carried:]], *after]
     return [*carry, *(jnp.concatenate(ys)[order] for ys in zip(*parts, strict=True))]
+
+
+def _steps(eqn: Any, *inputs: Any) -> list[Any]:
+    """All steps of a scan, one after the other."""
+    body, fixed, carried, length, reverse = scan_of(eqn)
+    consts, carry = inputs[:fixed], [*inputs[fixed : fixed + carried]]
+    run, made = jex.jaxpr_as_fun(body), []
+    for step in range(length)[:: -1 if reverse else 1]:
+        outputs = run(*consts, *carry, *(x[step] for x in inputs[fixed + carried :]))
+        carry = outputs[:carried]
+        made.append(outputs[carried:])
+    ys = zip(*(made[::-1] if reverse else made), strict=True)
+    return [*carry, *(jnp.stack(y) for y in ys)]

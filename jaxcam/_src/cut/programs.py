@@ -1,13 +1,20 @@
 """Reading the equations of a program: what their parameters are called, in every version of JAX."""
 
+import contextlib
 import functools
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 from jax.extend import core as jex
 
 INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr"}
+_OTHERS = (
+    contextlib.__file__,  # around functions of JAX
+    *(f"{where}{os.sep}" for where in (Path(jax.__file__).parent, Path(__file__).parents[2])),
+)
 CALLS = INLINED | {"remat": "jaxpr", "remat2": "jaxpr", "checkpoint": "jaxpr"}
 
 
@@ -83,6 +90,13 @@ def name_of(eqn: Any) -> str | None:
     return param(eqn, "name") if eqn.primitive.name in ("jit", "pjit") else None
 
 
+def place_of(eqn: Any) -> str:
+    """The line that made an equation, "model.py:31 (attend)"; "" where JAX knows of none."""
+    frames = getattr(eqn.source_info.traceback, "frames", ())
+    own = (f for f in frames if not f.file_name.startswith(_OTHERS))
+    return next((f"{Path(f.file_name).name}:{f.line_num} ({f.function_name})" for f in own), "")
+
+
 def is_variable(v: Any) -> bool:
     """Tells a variable of a program from a literal."""
     return not isinstance(v, jex.Literal)
@@ -101,6 +115,12 @@ def alone(eqn: Any) -> Any:
         eqns=[eqn],
         effects=eqn.effects,
     )
+
+
+def apart(eqn: Any, avals: Sequence[Any]) -> Any:
+    """The same for operands of its own, which may have other shapes."""
+    operands = [jex.Var(aval) for aval in avals]
+    return alone(eqn.replace(invars=operands))
 
 
 @functools.cache

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core as jex
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import PyTree
@@ -22,6 +23,7 @@ def _tag_jvp(primals, tangents, **params):
 
 def _tag_batch(values, axes, **params):
     # To the front, so that a layer under vmap has its spatial axes in their usual order.
+    params["lies"] = params["lies"].mapped_once_more()
     return tag_p.bind(jnp.moveaxis(values[0], axes[0], 0), **params), 0
 
 
@@ -42,6 +44,55 @@ class Layout(NamedTuple):
     channels_first: int = 0
 
 
+class Lies(NamedTuple):
+    """How a tagged array lies in its module, and the layer that is seen of it, `[*spatial, K]`.
+
+    Attributes:
+      layout: of the arrays of the module.
+      mapped: how many axes of `jax.vmap` come before its own.
+    """
+
+    layout: Layout = Layout()
+    mapped: int = 0
+
+    def mapped_once_more(self) -> "Lies":
+        """The same under another `jax.vmap`."""
+        return self._replace(mapped=self.mapped + 1)
+
+    def seen(self, x: Any) -> Any:
+        """The layer of an array: without the batch axis of one, and channels last."""
+        if self._has_batch(x.shape):
+            x = jax.lax.squeeze(x, (self.mapped,))  # of jax.lax, which traces fast
+        return jax.lax.transpose(x, self._order(x.ndim)) if self._is_moved(x.ndim) else x
+
+    def unseen(self, x: Any, shape: tuple[int, ...]) -> Any:
+        """The array `[*shape]` of a layer: the inverse."""
+        if self._is_moved(x.ndim):
+            x = jax.lax.transpose(x, np.argsort(self._order(x.ndim)))
+        return jax.lax.expand_dims(x, (self.mapped,)) if self._has_batch(shape) else x
+
+    def seen_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the layer of an array."""
+        own = self.without_batch(shape)
+        return tuple(own[i] for i in self._order(len(own)))
+
+    def without_batch(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of an array but for the batch axis of one."""
+        start = self.mapped
+        return (*shape[:start], *shape[start + self._has_batch(shape) :])
+
+    def _has_batch(self, shape: tuple[int, ...]) -> bool:
+        return self.layout.batch and shape[self.mapped :][:1] == (1,)
+
+    def _is_moved(self, ndim: int) -> bool:
+        return 0 < self.layout.channels_first == ndim - self.mapped
+
+    def _order(self, ndim: int) -> list[int]:
+        """Where each axis of a layer lies in the array without its batch axis."""
+        mapped, own = [*range(self.mapped)], [*range(self.mapped, ndim)]
+        return [*mapped, *own[1:], own[0]] if self._is_moved(ndim) else [*mapped, *own]
+
+
 # JAX's tracing caches know this context, so that no trace made outside is used inside.
 _layout = jax.make_user_context(default_value=Layout())
 
@@ -59,6 +110,11 @@ def tag(value: PyTree, name: str) -> PyTree:
 
     Raises:
       ValueError: the name is no string.
+
+    >>> def network(variables, image):
+    ...     return jaxcam.tag(image * variables, "features").mean((0, 1))
+    >>> jaxcam.explainer(network, "features")(jnp.ones(3), image).heatmap.shape
+    (64, 64)
     """
     if not isinstance(name, str):
         raise ValueError(f"tag got the name {name!r}; wanted tag(value, name) with a string")
@@ -79,7 +135,13 @@ def mark_image(image: Any) -> Any:
     Args:
       image: as the module takes it, `[*spatial, C]`, channels first or with a batch axis of one.
     """
-    return tag_p.bind(image, name=None, leaf=0, path="", layout=_layout.value)
+    return tag_p.bind(image, name=None, leaf=0, path="", lies=Lies(_layout.value))
+
+
+def mark(name: str, lies: Lies, x: Any) -> list[Any]:
+    """Tags the layer of an array, seen as `[*spatial, K]`, and returns the array."""
+    seen = tag_p.bind(lies.seen(x), name=name, leaf=0, path="", lies=Lies())
+    return [lies.unseen(seen, x.shape)]
 
 
 @contextlib.contextmanager
@@ -89,6 +151,13 @@ def batch_of_one(channels_first: int = 0) -> Iterator[None]:
     Args:
       channels_first: how many axes, beside that of the batch, an array has whose channels come
         before its positions, such as 3 for `[1, C, H, W]`; the layer is seen channels last.
+
+    >>> def adapted(variables, image):  # an adapter of a function of a batch
+    ...     with jaxcam.batch_of_one():
+    ...         features = jaxcam.tag(image[None] * variables, "features")
+    ...     return features.mean((0, 1, 2))
+    >>> jaxcam.layers(adapted, jnp.ones(()), image)[0].shape
+    (64, 64, 1)
     """
     with laid_out(Layout(batch=True, channels_first=channels_first)):
         yield
@@ -109,15 +178,7 @@ def without_batch(x: Any) -> Any:
 def _tag_leaf(x: Any, name: str, leaf: int, path: str) -> Any:
     if not (isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating)):
         return x
-    layout = _layout.value
-    batched = layout.batch and _is_batch(x)
-    seen = jax.lax.squeeze(x, (0,)) if batched else x  # of jax.lax, which traces faster than x[0]
-    axes = range(seen.ndim)
-    moved = 0 < layout.channels_first == seen.ndim
-    seen = jax.lax.transpose(seen, [*axes[1:], 0]) if moved else seen
-    seen = tag_p.bind(seen, name=name, leaf=leaf, path=path, layout=layout)
-    seen = jax.lax.transpose(seen, [axes[-1], *axes[:-1]]) if moved else seen
-    return jax.lax.expand_dims(seen, (0,)) if batched else seen
+    return tag_p.bind(x, name=name, leaf=leaf, path=path, lies=Lies(_layout.value))
 
 
 def _is_batch(x: Any) -> bool:

@@ -1,7 +1,6 @@
-"""What the package ships: two trained networks and a few canvases."""
+"""What the package ships: three trained networks and a few canvases."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,47 @@ def digits_relu() -> Model:
 
     Its layers are "stem", "stage1", "stage2", "stage3" and what is inside them; "stage3" comes
     before the global average pool.
+
+    >>> model = jaxcam.digits_relu()
+    >>> jaxcam.suggest_layer(model.apply_fn, model.variables, image)
+    'stage3'
     """
-    return _model("relu", jax.nn.relu)
+    return _model("relu")
 
 
 def digits_silu() -> Model:
-    """The bundled network with SiLU, otherwise as `digits_relu`: smooth inside its blocks."""
-    return _model("silu", jax.nn.silu)
+    """The bundled network with SiLU, otherwise as `digits_relu`: smooth inside its blocks.
+
+    >>> model = jaxcam.digits_silu()
+    >>> jaxcam.suggest_layer(model.apply_fn, model.variables, image)
+    'stage3'
+    """
+    return _model("silu")
+
+
+def digits_vit() -> Model:
+    """The bundled vision transformer, for the same digits: GELU, LayerNorm and attention.
+
+    Its layer "grid" is what enters the last of three blocks: the tokens of 8 x 8 patches, without
+    the class token, which alone is read in the end. `jaxcam.token_grid(apply_fn, "block2")` makes
+    the same of the tokens of a block, and a grid of the other layers'.
+
+    >>> model = jaxcam.digits_vit()
+    >>> explain = jaxcam.explainer(model.apply_fn, "grid", jaxcam.layer_cam)
+    >>> explain(model.variables, image).cam.shape
+    (8, 8)
+    """
+    return _model("vit")
 
 
 def load_canvases(folder: Path = FOLDER) -> Canvases:
     """Reads the bundled canvases: images `[n, 64, 64, 1]` in [0, 1], labels `[n]`, boxes.
 
     None of their digits was trained on.
+
+    >>> images, labels, boxes = jaxcam.load_canvases()
+    >>> images.shape
+    (24, 64, 64, 1)
     """
     with extra("cli"):
         from PIL import Image
@@ -59,7 +86,7 @@ def save_canvases(folder: Path, drawn: Canvases) -> None:
 
 
 def load_variables(name: str, folder: Path = FOLDER) -> Any:
-    """Reads the variables of the network `name`, "relu" or "silu"."""
+    """Reads the variables of the network `name`: "relu", "silu" or "vit"."""
     from flax import serialization
 
     return serialization.msgpack_restore((folder / f"{name}.msgpack").read_bytes())
@@ -73,11 +100,11 @@ def save_variables(folder: Path, name: str, variables: dict) -> None:
     (folder / f"{name}.msgpack").write_bytes(serialization.msgpack_serialize(host))
 
 
-def _model(name: str, activation: Callable[[jax.Array], jax.Array]) -> Model:
+def _model(name: str) -> Model:
     with extra("cli"):
-        from jaxcam._src.demo.network import DigitNet
+        from jaxcam._src.demo.network import MODULES
 
-    apply_fn = from_linen(DigitNet(activation), train=False)
+    apply_fn = from_linen(MODULES[name], train=False)
     return Model(apply_fn, load_variables(name), _preprocess, NAMES)
 
 

@@ -1,10 +1,12 @@
-"""The bundled network: three residual blocks, a global average pool and a dense layer."""
+"""The bundled networks; of two of them the blocks, a global average pool and a dense layer."""
 
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
+
+from jaxcam._src.demo.transformer import DigitViT
 
 
 class Block(nn.Module):
@@ -44,3 +46,6 @@ class DigitNet(nn.Module):
         x = Block(32, 1, self.activation, name="stage2")(x, train=train)
         x = Block(64, 1, self.activation, name="stage3")(x, train=train)
         return nn.Dense(10, name="classifier")(x.mean(axis=(1, 2)))
+
+
+MODULES = {"relu": DigitNet(nn.relu), "silu": DigitNet(nn.silu), "vit": DigitViT()}

@@ -32,6 +32,10 @@ def efficientnet_lite0() -> Model:
 
     Raises:
       ModuleNotFoundError: a package of the extra is missing.
+
+    >>> model = jaxcam.efficientnet_lite0()
+    >>> len(model.class_names)
+    1000
     """
     with extra("photographs"):
         from jaxcam._src.demo.efficientnet import EfficientNetLite0, variables_of

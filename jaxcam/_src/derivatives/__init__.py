@@ -32,6 +32,9 @@ def derivatives(
     - local (convolutions and activations), then piecewise linear: positions that no element after
       the last smooth step sees two of share a direction.
     - local, then pooled, then anything: the same directions, and the rest once for each activation.
+      Attention whose query does not move, that of a class token or a probe, is such a pool.
+    - local but for a gate, then pooled: where a linear pool of `x` is fed back to the positions, as
+      squeeze-and-excitation does, the same and one more direction for each channel.
     - piecewise linear first (then a softmax, say): the Jacobian of that part, row by row, then the
       rest once for each activation.
     - dense: one direction for each number of `x`.
@@ -54,6 +57,9 @@ def derivatives(
       ValueError: `x` is no floating-point array, `f(x)` is no scalar, `at` holds anything but
         indices of `x`, or `chunk_size` is below 1; `f` has both a `custom_vjp` and a `while_loop`,
         which no mode of differentiation passes.
+
+    >>> jaxcam.derivatives(lambda x: jnp.sum(x**3), jnp.array([2.0])).second
+    Array([12.], dtype=float32)
     """
     x = jnp.asarray(x)
     check(f, x)
@@ -69,6 +75,9 @@ def closed_form(f: Callable[[Array], Array], x: Float[Array, "*shape"]) -> Deriv
 
     Exact for such a function alone. Under any other it is the assumption by which Grad-CAM++
     arrives at eq. 19 of the paper (Chattopadhay et al. 2018, https://arxiv.org/abs/1710.11063).
+
+    >>> jaxcam.closed_form(lambda x: jnp.sum(x**3), jnp.array([2.0])).second
+    Array([0.], dtype=float32)
     """
     return exact.linear(f, x)
 

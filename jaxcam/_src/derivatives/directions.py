@@ -5,12 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 from jaxcam._src.base import Derivatives
 
 
-def directional(f: Callable[[Array], Any], x: Array, direction: Array) -> Derivatives:
+def directional(f: Callable[[Any], Any], x: PyTree, direction: PyTree) -> Derivatives:
     """First, second and third derivative of `t -> f(x + t direction)` at 0."""
 
     def first(point):

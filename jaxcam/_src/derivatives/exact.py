@@ -10,8 +10,9 @@ from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.base import Derivatives
 from jaxcam._src.chunks import mapped
 from jaxcam._src.derivatives.directions import basis, directional
-from jaxcam._src.derivatives.local import local, local_pooled
+from jaxcam._src.derivatives.local import gated, local, local_pooled
 from jaxcam._src.derivatives.structure import (
+    Gated,
     Linear,
     LinearFirst,
     Local,
@@ -70,6 +71,8 @@ def _by_plan(
             return local(f, program, case, x, chunk_size)
         case LocalPooled() as case:
             return local_pooled(f, program, case, x, chunk_size)
+        case Gated() as case:
+            return gated(f, program, case, x, chunk_size)
         case LinearFirst() as case:
             return _linear_first(program, case, x, chunk_size)
         case _:

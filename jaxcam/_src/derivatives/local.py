@@ -12,7 +12,7 @@ from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.base import Derivatives
 from jaxcam._src.chunks import mapped
 from jaxcam._src.derivatives.directions import along_curve, directional
-from jaxcam._src.derivatives.structure import Local, LocalPooled
+from jaxcam._src.derivatives.structure import Gated, Local, LocalPooled
 from jaxcam._src.derivatives.structure.program import Program
 
 
@@ -42,27 +42,96 @@ def local_pooled(
     f: Callable[[Array], Array], program: Program, case: LocalPooled, x: Array, chunk_size: int
 ) -> Derivatives:
     """Of each activation the curve through the pooled numbers, and the result along it."""
-    fields = [*case.fields]
-    slopes = _slopes(program, fields, case.waist)
-    jets_along, after = _jets(program, case, x), program.after(case.waist)
-    waist = program.values[case.waist]
-
-    def pooled(jet, owners):
-        """The derivatives of the waist `[slots, *waist]` for each activation of a direction."""
-        total = sum(
-            _take(_einsum("rc,rp->pc", case.fields[v].matrix(slope * d), rows), case.columns[v])
-            for v, slope, d, (rows, _) in zip(fields, slopes, jet, owners, strict=True)
-        )
-        return jnp.asarray(total, waist.dtype).reshape(-1, *waist.shape)
+    jets_along, pooled = _jets(program, case, x), _pooling(program, case)
+    along_curves = _along_curves(program, case)
 
     def along(index):
         jets, owners = jets_along(index)
-        curves = [pooled(jet, owners) for jet in jets]
-        _, second, third = jax.vmap(lambda *curve: along_curve(after, waist, *curve))(*curves)
+        rows = [rows for rows, _ in owners]
+        second, third = along_curves([pooled(jet, rows) for jet in jets])
         return [second[:, None], third[:, None]]
 
     found = _mapped(along, program, case, chunk_size)
     return _gathered(f, x, case, found)
+
+
+def gated(
+    f: Callable[[Array], Array], program: Program, case: Gated, x: Array, chunk_size: int
+) -> Derivatives:
+    """The same where gates move too: what they do to all, and what else the activation does.
+
+    An activation of a channel moves the gates alike wherever it is. So of each channel the fields
+    are followed once while the gates move alone, and once for each colour while both move.
+    """
+    rest, positions = case.rest, case.rest.positions
+    fields_along = _fields_along(program, case, x)
+    pooled, along_curves = _pooling(program, rest), _along_curves(program, rest)
+    seen = [jnp.pad(grid.positions, ((0, 0), (0, 1))) for grid in rest.fields.values()]
+    everywhere = [jnp.ones((len(s), 1), bool) for s in seen]
+
+    def along(channel):
+        by_gates = fields_along(channel, jnp.zeros_like(positions.colour, bool))
+        of_all = [pooled(jet, everywhere) for jet in by_gates]
+
+        def of_colour(colour):
+            rows = [s[:, jnp.asarray(positions.members)[colour]] for s in seen]
+            by_both = fields_along(channel, positions.colour == colour)
+            more = jax.tree.map(jnp.subtract, by_both, by_gates)
+            return along_curves([a + pooled(d, rows) for a, d in zip(of_all, more, strict=True)])
+
+        return jax.lax.map(of_colour, jnp.arange(positions.count))
+
+    found = _mapped(along, program, rest, chunk_size, jnp.arange(rest.channels.count))
+    by_direction = (d.swapaxes(0, 1).reshape(-1, d.shape[-1], 1) for d in found)
+    return _gathered(f, x, rest, [*by_direction])
+
+
+def _fields_along(program: Program, case: Gated, x: Array) -> Callable[[Array, Any], Derivatives]:
+    """Makes `(channel, positions that move [P]) -> derivatives of the fields`.
+
+    The gates move as one activation of the channel moves them, whatever the positions.
+    """
+    to_gates = program.between([program.point], case.gates)
+    to_fields = program.between([program.point, *case.gates], [*case.rest.fields])
+    at, places = [x, *(program.values[v] for v in case.gates)], x.size // x.shape[-1]
+
+    def fields_along(channel, moving):
+        channelwise = jnp.zeros_like(x).at[..., channel].set(1)
+        _, gates = jax.jvp(to_gates, (x,), (channelwise / places,))
+        direction = channelwise * jnp.reshape(moving, (*x.shape[:-1], 1)).astype(x.dtype)
+        return directional(lambda values: to_fields(*values), at, [direction, *gates])
+
+    return fields_along
+
+
+def _pooling(program: Program, case: LocalPooled) -> Callable[[Any, Any], Array]:
+    """Makes `(fields, rows to take for each slot) -> pooled numbers [slots, *waist]`."""
+    slopes = _slopes(program, [*case.fields], case.waist)
+    waist = program.values[case.waist]
+
+    def pooled(values, rows):
+        total = sum(
+            _take(_einsum("rc,rp->pc", grid.matrix(slope * d), seen), case.columns[v])
+            for (v, grid), slope, d, seen in zip(
+                case.fields.items(), slopes, values, rows, strict=True
+            )
+        )
+        return jnp.asarray(total, waist.dtype).reshape(-1, *waist.shape)
+
+    return pooled
+
+
+def _along_curves(program: Program, case: LocalPooled) -> Callable[[list], list]:
+    """Makes `curves of the waist, derivatives [slots, *waist] -> [second, third] of the result`."""
+    after, waist = program.after(case.waist), program.values[case.waist]
+    slope = jax.grad(after)(waist)
+
+    def along_curves(curves):
+        if program.is_linear_between(case.waist, program.result):
+            return [_einsum("s...,...->s", curve, slope) for curve in curves[1:]]
+        return [*jax.vmap(lambda *curve: along_curve(after, waist, *curve))(*curves)][1:]
+
+    return along_curves
 
 
 def _slopes(program: Program, fields: list[Any], sink: Any) -> list[Array]:
@@ -112,11 +181,13 @@ def _mapped(
     program: Program,
     case: Local | LocalPooled,
     chunk_size: int,
+    directions: Array | None = None,
 ) -> list[Array]:
     """Goes along every direction, so many at once as hold `chunk_size` times the activations."""
     held = 3 * sum(v.aval.size for v in case.fields)  # by one direction: the fields' derivatives
     at_once = max(1, chunk_size * program.point.aval.size // held)
-    directions = jnp.arange(case.positions.count * case.channels.count)
+    if directions is None:
+        directions = jnp.arange(case.positions.count * case.channels.count)
     return mapped(along, directions, at_once)
 
 
@@ -135,5 +206,5 @@ def _gathered(
 def _einsum(formula: str, values: Array, *seen: Array) -> Array:
     """Sums what is seen, in float32 at least, at full precision on every device."""
     values = accumulated(values)
-    masks = (s.astype(values.dtype) for s in seen)
-    return jnp.einsum(formula, values, *masks, precision="highest")
+    others = (s.astype(values.dtype) for s in seen)
+    return jnp.einsum(formula, values, *others, precision="highest")

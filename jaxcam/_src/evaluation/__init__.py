@@ -83,6 +83,12 @@ def evaluator(
     Raises:
       ValueError: there is no method or no metric, or `apply_fn` or a method is none; by `evaluate`,
         as `explain` does, and where a metric needs to know where the object is.
+
+    >>> methods = {"grad_cam": jaxcam.grad_cam, "floor": jaxcam.uniform}
+    >>> metrics = {"drop": jaxcam.metrics.drop}
+    >>> evaluate = jax.jit(jaxcam.evaluator(apply_fn, "stage3", methods, metrics))
+    >>> evaluate(variables, image).numbers["grad_cam"]["drop"].shape
+    ()
     """
     check_apply_fn(apply_fn)
     _check_named(methods, metrics)

@@ -42,6 +42,11 @@ def cascade(
     Returns:
       For each layer, from the top, the similarity of the heatmap of the image with that of the
       model as it was, when this layer and all before are randomised.
+
+    >>> explain = jax.jit(jaxcam.explainer(apply_fn, "stage3"))
+    >>> alike = jaxcam.cascade(apply_fn, explain, variables, image, key=jax.random.key(0))
+    >>> next(iter(alike))  # the layer that is randomised first
+    'params/classifier'
     """
     before = explain(variables, image, target)
     leaves, treedef = jax.tree.flatten(variables)

@@ -23,6 +23,9 @@ def energy_inside(
 
     Returns:
       A number in [0, 1]; 0 for a heatmap of zeros.
+
+    >>> float(jaxcam.energy_inside(jnp.array([[3.0, 1.0]]), jnp.array([[True, False]])))
+    0.75
     """
     heatmap = accumulated(jnp.asarray(heatmap))
     return quotient(jnp.where(inside, heatmap, 0).sum(), heatmap.sum())

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxcam._src.arithmetic import accumulated, quotient
+from jaxcam._src.arithmetic import accumulated, length, quotient
 from jaxcam._src.blurring import blurred
 from jaxcam._src.chunks import check_counts, mapped
 from jaxcam._src.metrics.trial import Trial
@@ -165,6 +165,8 @@ def imputed(
         x0=jnp.where(gone, jnp.broadcast_to(mean.reshape((1,) * len(spatial) + (-1,)), x.shape), 0),
         maxiter=4 * max(spatial) if iterations is None else iterations,
         tol=1e-6,
+        # Where all around is 0, `tol` leaves nothing, and the solver would go on to 0/0.
+        atol=1e-12 * length(kept),  # pyright: ignore[reportArgumentType]
         M=lambda r: r / total,
     )
     return jnp.where(gone, filled, x).astype(image.dtype)

@@ -21,5 +21,5 @@ def random_logit(trial: Trial) -> Float[Array, ""]:
     if len(shape) != 1 or shape[0] < 2:
         raise ValueError(f"random_logit of a model that returns {shape}; wanted logits [classes]")
     other = jax.random.randint(trial.key, (), 0, shape[0] - 1)
-    other = jnp.where(other >= trial.target, other + 1, other)
+    other = jnp.where(other >= jnp.asarray(trial.target, int), other + 1, other)
     return spearman(trial.heatmap, trial.heatmap_for(other))

@@ -28,10 +28,13 @@ _COLUMNS = {
 LAYOUT = store.Layout(_COLUMNS, has_maps=True)
 
 
-def explained(job: Job, batches: Sequence[int], folder: Path, threads: int) -> Iterator[int]:
-    """Explains batches by a step of `Found`, writes each, and yields how many images it had."""
+def explained(
+    job: Job, batches: Sequence[int], folders: Sequence[Path], threads: int
+) -> Iterator[int]:
+    """Explains batches by a step of `Found`, one a folder; yields how many images each had."""
     for done in finished(job, batches, threads):
-        _write(job, folder, done)
+        for folder, found in zip(folders, done.found, strict=True):
+            _write(job, folder, done._replace(found=found))
         yield len(done.names)
 
 

@@ -2,17 +2,19 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from jaxcam._src.base import ApplyFn, Explanation, SplitFn, WeightsFn
+from jaxcam._src.base import ApplyFn, Convention, Explanation, ScoreFn, SplitFn, WeightsFn
 from jaxcam._src.compiling import compiler_options
+from jaxcam._src.conventions.paper import paper
 from jaxcam._src.explain import explainer
 from jaxcam._src.pipeline import Given
+from jaxcam._src.scores import likeliest, logit
 from jaxcam._src.sharding import sharded
 
 Step: TypeAlias = Callable[[Given], PyTree]
@@ -47,21 +49,36 @@ class Found(NamedTuple):
 _TOP = 5
 
 
-def stepper(apply_fn: ApplyFn, variables: PyTree, layer: str | SplitFn, method: WeightsFn) -> Step:
-    """Makes the compiled step whose batches are `Found`.
+def stepper(
+    apply_fn: ApplyFn,
+    variables: PyTree,
+    makers: Sequence[tuple[str | SplitFn, WeightsFn]],
+    *,
+    score_fn: ScoreFn = logit,
+    convention: Convention = paper,
+) -> Step:
+    """Makes the compiled step whose batches are `Found`, one for each pair of layer and method.
 
     Images go through together; but one at a time on each device under a method that has a
     `chunk_size`, since it fills the device by itself. Exact derivatives of Grad-CAM++ are together
     too: where the head is not piecewise linear, a smaller batch bounds their memory.
     """
-    explain = explainer(apply_fn, layer, method)
 
-    def one(variables: PyTree, image: Array, target: Any) -> Found:
-        return _found(explain(variables, image, target))
+    def finder(layer: str | SplitFn, method: WeightsFn) -> Callable[..., Found]:
+        explain = explainer(apply_fn, layer, method, score_fn=score_fn, convention=convention)
 
-    fills_device = "chunk_size" in inspect.signature(method).parameters
-    together = one_by_one(one) if fills_device else jax.vmap(one, in_axes=(None, 0, 0))
-    step = on_all_devices(together, variables)
+        def one(variables: PyTree, image: Array, target: Any) -> Found:
+            return _found(explain(variables, image, target), score_fn)
+
+        fills_device = "chunk_size" in inspect.signature(method).parameters
+        return one_by_one(one) if fills_device else jax.vmap(one, in_axes=(None, 0, 0))
+
+    finders = [finder(*maker) for maker in makers]
+
+    def found(variables: PyTree, images: Array, targets: Any) -> list[Found]:
+        return [find(variables, images, targets) for find in finders]
+
+    step = on_all_devices(found, variables)
     return lambda given: step(given.images, given.targets)
 
 
@@ -82,12 +99,13 @@ def on_all_devices(of_many: Callable[..., PyTree], variables: PyTree) -> Callabl
     return functools.partial(step, jax.device_put(variables, jax.NamedSharding(mesh, jax.P())))
 
 
-def _found(explanation: Explanation) -> Found:
+def _found(explanation: Explanation, score_fn: ScoreFn) -> Found:
     logits, target = explanation.logits.astype(jnp.float32), explanation.target
     one = len(logits) == 1  # of which a softmax is 1, whatever it is
     probabilities = jnp.full_like(logits, jnp.nan) if one else jax.nn.softmax(logits)
-    first = jnp.argmax(logits)
+    first, last = likeliest(score_fn, logits), len(logits) - 1
     cam = explanation.cam.astype(jnp.float32)
-    scores = probabilities[first], target, probabilities[target], logits[target]
+    of_target = jnp.minimum(target, last)  # of a binary score, 1 is a target of the one logit too
+    likely = probabilities[jnp.minimum(first, last)], target, probabilities[of_target]
     top_probability, top = jax.lax.top_k(probabilities, 0 if one else min(_TOP, len(logits)))
-    return Found(cam, first, *scores, explanation.flat, top, top_probability)
+    return Found(cam, first, *likely, logits[of_target], explanation.flat, top, top_probability)

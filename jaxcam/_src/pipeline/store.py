@@ -56,9 +56,9 @@ def begin(folder: Path, settings: Mapping[str, Any], share: str, layout: Layout)
         found = json.loads(path.read_text())
         if not isinstance(found, dict):
             raise ValueError("it holds no settings of a run")
-    other = [key for key in settings if found.get(key) != settings[key]]
+    other = [key for key in {**settings, **found} if found.get(key) != settings.get(key)]
     if other:
-        was, now = ({key: of.get(key) for key in other} for of in (found, settings))
+        was, now = ({k: of[k] for k in other if k in of} for of in (found, settings))
         raise UsageError(
             f"{folder} holds a run with {was}, and this one has {now}; choose another --out"
         )

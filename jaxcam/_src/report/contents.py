@@ -120,10 +120,12 @@ def _set(
 
 def _options(settings: Mapping[str, Any]) -> str:
     """Those of the command that makes one of the maps again, as a shell takes them."""
-    chosen = ((name, settings[name]) for name in ("model", "layer", "occurrence", "method", "seed"))
-    return shlex.join(
-        word for name, value in chosen if value is not None for word in (f"--{name}", str(value))
-    )
+    words = []
+    for name in ("model", "layer", "occurrence", "method", "seed", "score", "convention", "set"):
+        value = settings[name]
+        given = value if isinstance(value, list) else [] if value is None else [value]
+        words += [word for each in given for word in (f"--{name}", str(each))]
+    return shlex.join(words)
 
 
 def _has_targets(run: Run) -> bool:

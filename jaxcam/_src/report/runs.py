@@ -15,7 +15,8 @@ from jaxcam._src.files import UsageError
 from jaxcam._src.pipeline import store
 from jaxcam._src.report import answers
 
-CHOICES = ("method", "layer", "occurrence", "seed", "target")  # that tell a run from another
+_OPTIONAL = ("occurrence", "target", "score", "convention", "set")
+CHOICES = ("method", "layer", "seed", *_OPTIONAL)  # that tell a run from another
 _DAMAGES = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 _KEPT = ("run.json", "explanations.json")
 
@@ -40,6 +41,13 @@ class Run(NamedTuple):
     cams: np.ndarray
 
 
+def folders_of(folder: Path) -> list[Path]:
+    """The folder, or those inside of it where it holds several runs."""
+    inside = sorted({path.parent for name in _KEPT for path in folder.glob(f"*/{name}")})
+    is_one = any((folder / name).is_file() for name in _KEPT)
+    return inside if inside and not is_one else [folder]
+
+
 def settings_of(folder: Path) -> dict[str, Any]:
     """What was run.
 
@@ -53,7 +61,7 @@ def settings_of(folder: Path) -> dict[str, Any]:
             "or evaluate wrote"
         )
     with readable(path):
-        return {"occurrence": None, "target": None, **json.loads(path.read_text())}
+        return {**dict.fromkeys(_OPTIONAL), **json.loads(path.read_text())}
 
 
 def read(folder: Path, settings: Mapping[str, Any]) -> Run:

@@ -7,21 +7,26 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike
 
+from jaxcam._src import shown
+from jaxcam._src.cut.programs import place_of
 from jaxcam._src.derivatives.structure.plan import (
     Case,
     Dense,
+    Gated,
     Linear,
     LinearFirst,
     Local,
     LocalPooled,
     Plan,
     Pooled,
+    meeting,
     plan,
 )
-from jaxcam._src.derivatives.structure.program import depends
+from jaxcam._src.derivatives.structure.program import Program, depends
 
 __all__ = [
     "Dense",
+    "Gated",
     "Linear",
     "LinearFirst",
     "Local",
@@ -42,14 +47,16 @@ class Structure:
 
     Attributes:
       kind: "piecewise linear", "pooled first", "local", "local, then pooled",
-        "piecewise linear first" or "dense"; see `jaxcam.derivatives`.
+        "local but for a gate, then pooled", "piecewise linear first" or "dense"; see
+        `jaxcam.derivatives`.
       size: of the point, in numbers.
       directions: along which the derivatives are evaluated, beside one gradient.
       position_colours: groups of positions; those of one group share a direction.
       channel_colours: groups of channels; those of one group share a direction.
       forward: JAX can differentiate the function in forward mode (no `custom_vjp`).
       reverse: JAX can differentiate it in reverse mode (no `while_loop`).
-      opaque: primitives without a rule, of which the worst was assumed: why a head is dense.
+      opaque: primitives without a rule, of which the worst was assumed.
+      meeting: of a dense function, the equation in which all of its argument meets, and its line.
       then: for "pooled first", the structure of what follows the pool.
     """
 
@@ -61,6 +68,7 @@ class Structure:
     forward: bool = True
     reverse: bool = True
     opaque: frozenset[str] = frozenset()
+    meeting: str = ""
     then: "Structure | None" = None
 
     def __str__(self) -> str:
@@ -78,8 +86,13 @@ class Structure:
             return f"{self.kind}, {colours}: {instead}"
         if self.kind == "dense":
             because = f" (no rule for {', '.join(sorted(self.opaque))})" if self.opaque else ""
-            return f"dense: {price}{because}"
+            meeting = f"; all meet in {self.meeting}" if self.meeting else ""
+            return f"dense: {price}{because}{meeting}"
         return f"{self.kind}: {instead}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return shown.title(str(self)) + shown.table(vars(self))
 
 
 def structure(f: Callable[[Array], Array], x: ArrayLike | jax.ShapeDtypeStruct) -> Structure:
@@ -97,6 +110,9 @@ def structure(f: Callable[[Array], Array], x: ArrayLike | jax.ShapeDtypeStruct) 
 
     Raises:
       ValueError: `x` is no floating-point array, or `f(x)` is no scalar.
+
+    >>> print(jaxcam.structure(lambda x: jnp.exp(x).sum(), jnp.ones((8, 8, 4))))
+    local, 1 colour: 1 direction instead of 256
     """
     check(f, x)
     found = []
@@ -124,6 +140,7 @@ def _describe(planned: Plan) -> Structure:
     outcome = program.outcome
     size = program.point.aval.size
     colours, then, directions = {}, None, planned.directions
+    case = case.rest if isinstance(case, Gated) else case
     if isinstance(case, Local | LocalPooled):
         colours = {
             "position_colours": case.positions.count,
@@ -133,15 +150,22 @@ def _describe(planned: Plan) -> Structure:
         then = structure(program.after(case.waist), program.values[case.waist])
         directions = then.directions
     return Structure(
-        _KINDS[type(case)],
+        _KINDS[type(planned.case)],
         size,
         directions,
         forward=outcome.forward,
         reverse=outcome.reverse,
         opaque=outcome.opaque,
+        meeting=_meeting(program) if isinstance(case, Dense) else "",
         then=then,
         **colours,
     )
+
+
+def _meeting(program: Program) -> str:
+    eqn = meeting(program)
+    place = place_of(eqn) if eqn else ""
+    return f"`{eqn.primitive.name}`{f' at {place}' if place else ''}" if eqn else ""
 
 
 _KINDS: dict[type[Case], str] = {
@@ -149,6 +173,7 @@ _KINDS: dict[type[Case], str] = {
     Pooled: "pooled first",
     Local: "local",
     LocalPooled: "local, then pooled",
+    Gated: "local but for a gate, then pooled",
     LinearFirst: "piecewise linear first",
     Dense: "dense",
 }

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from jaxcam._src.derivatives.structure.relations import LARGEST, Relation
+from jaxcam._src.derivatives.structure.relations import LARGEST, Relation, widen
 
 _PADDING = 4  # the slots of all colours may be so many times the labels, no more
 
@@ -90,11 +90,10 @@ class Grid:
 
 
 def grid(shape: Sequence[int], positions: Relation, channels: Relation) -> Grid | None:
-    """Lays a value out; None where positions and channels differ along one axis."""
+    """Lays a value out; None where it would be too large."""
     rows = [a for a in range(len(shape)) if positions.shape[a] > 1]
     columns = [a for a in range(len(shape)) if a not in rows]
-    if any(channels.shape[a] > 1 for a in rows):
-        return None
+    channels = widen(channels, rows)  # all that a column sees in any row
     labels = channels.shape[-1]
     if math.prod(shape[a] for a in columns) * labels > LARGEST:
         return None

@@ -9,6 +9,7 @@ from jaxtyping import Array, Int
 
 from jaxcam._src.derivatives.structure import relations
 from jaxcam._src.derivatives.structure.colours import Colours, Grid, colour, distinct, grid
+from jaxcam._src.derivatives.structure.pooled_linear import pooled
 from jaxcam._src.derivatives.structure.program import Program, read
 from jaxcam._src.derivatives.structure.walk import walk
 
@@ -61,6 +62,18 @@ class LocalPooled(NamedTuple):
     columns: dict[Any, Int[np.ndarray, " pooled"]]
 
 
+class Gated(NamedTuple):
+    """As `LocalPooled`, but for values that a linear pool of the point feeds back to its positions.
+
+    Attributes:
+      rest: the case where these values stay as they are.
+      gates: the variables of these values. An activation moves them the same at every position.
+    """
+
+    rest: LocalPooled
+    gates: list[Any]
+
+
 class LinearFirst(NamedTuple):
     """Piecewise linear steps to few numbers, then anything: a score after its logits."""
 
@@ -71,7 +84,7 @@ class Dense(NamedTuple):
     """Nothing proved: a direction for each activation."""
 
 
-Case: TypeAlias = Linear | Pooled | Local | LocalPooled | LinearFirst | Dense
+Case: TypeAlias = Linear | Pooled | Local | LocalPooled | Gated | LinearFirst | Dense
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +117,27 @@ def plan(f: Callable[[Array], Array], x: Array) -> Plan:
         bounds = [p.directions for p in plans] + [p.directions + 1 for p in linear]
         pools = [v for v in smallest if program.is_smooth(v)]
         plans += _local_pooled(program, waists, pools, min(bounds)) + linear
+        plans += _gated(program, pools, min(p.directions for p in plans))
     return min(plans, key=lambda p: p.directions)
+
+
+def meeting(program: Program) -> Any:
+    """The equation that makes a program dense, or None.
+
+    It is the first smooth one of which an element sees all positions, though it is made of some
+    that do not; else the first smooth one that sees all positions.
+    """
+
+    def sees_all(v: Any) -> bool:
+        return bool(program.positions[v].all(-1).any())
+
+    seeing = [
+        eqn
+        for i, eqn in enumerate(program.jaxpr.eqns)
+        if program.smooth >> i & 1 and any(map(sees_all, program.moving(eqn.outvars)))
+    ]
+    mixing = [eqn for eqn in seeing if not all(map(sees_all, program.moving(eqn.invars)))]
+    return next(iter(mixing + seeing), None)
 
 
 def _reached(program: Program, waist: Any, x: Array) -> Int[np.ndarray, "*shape"] | None:
@@ -165,6 +198,31 @@ def _local_pooled(program: Program, waists: list[Any], pools: list[Any], below: 
                 case = LocalPooled(laid, positions, channels, pool, columns)
                 found = [Plan(program, case, below)]
                 break
+    return found
+
+
+def _gated(program: Program, pools: list[Any], below: int) -> list[Plan]:
+    """The cheapest plan in which gates stay as they are, if any takes fewer directions."""
+    gates = pooled(program.jaxpr, program.point, program.positions)
+    held = program.holding(gates)
+    channels = distinct(program.channels[program.point].shape[-1])
+    found = []
+    for pool in pools if gates and held.moving([held.result]) else ():
+        fields = program.frontier(pool)
+        if len(held.moving(fields)) < len(fields):
+            continue  # a gate that no position sees
+        laid = {v: g for v in fields if (g := _grid(held, v)) is not None}
+        positions = colour([g.positions for g in laid.values()])
+        directions = (1 + positions.count) * channels.count
+        unseen = (positions.colour < 0).any()  # what no field sees would still move the gates
+        if len(laid) < len(fields) or unseen or directions >= below:
+            continue
+        paired = {v: _column_of(program, v, laid[v], pool) for v in fields}
+        columns = {v: c for v, c in paired.items() if c is not None}
+        if len(columns) == len(fields):
+            below = directions
+            rest = LocalPooled(laid, positions, channels, pool, columns)
+            found = [Plan(program, Gated(rest, gates), directions)]
     return found
 
 

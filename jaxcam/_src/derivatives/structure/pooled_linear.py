@@ -1,7 +1,7 @@
-"""What the program of a head proves about it. Where nothing can be proved, nothing is assumed."""
+"""What a program sums over all positions, before anything in it could tell positions apart."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -28,6 +28,29 @@ def why_not_pooled_linear(f: Callable[[Array], Array], x: Float[Array, "*spatial
     return f"`{culprit}` comes before a sum over all positions" if culprit else None
 
 
+def pooled(jaxpr: Any, point: Any, moving: Collection[Any]) -> list[Any]:
+    """The first variables that are linear functions of the point's sum over its positions.
+
+    Args:
+      jaxpr: a program whose calls are opened.
+      point: `[*spatial, K]`, a variable.
+      moving: the variables that depend on the point.
+    """
+    positions, found = {point: _positions_of(point)}, []
+    for eqn in jaxpr.eqns:
+        sources = [v for v in eqn.invars if is_variable(v) and v in moving]
+        divides = eqn.primitive.name == "div" and eqn.invars[1] in sources
+        if len(sources) == 1 and positions.get(sources[0]) and not divides:
+            left = _positions_left(eqn, sources[0], positions[sources[0]])
+            positions |= {} if left is None else {eqn.outvars[0]: left}
+            found += [] if left or left is None else [eqn.outvars[0]]
+    return found
+
+
+def _positions_of(v: Any) -> set[int]:
+    return {a for a, n in enumerate(v.aval.shape[:-1]) if n > 1}
+
+
 def _dependents(jaxpr: Any) -> set:
     found = {*jaxpr.invars}
     for eqn in jaxpr.eqns:
@@ -39,7 +62,7 @@ def _dependents(jaxpr: Any) -> set:
 def _first_unpooled(jaxpr: Any) -> str | None:
     """The first primitive that sees positions and is neither the same over them nor their sum."""
     # Of each variable that still has positions: which of its axes they are.
-    positions = {v: {a for a, n in enumerate(v.aval.shape[:-1]) if n > 1} for v in jaxpr.invars}
+    positions = {v: _positions_of(v) for v in jaxpr.invars}
     for eqn in jaxpr.eqns:
         for v in eqn.invars:
             if is_variable(v) and positions.get(v):
@@ -67,7 +90,32 @@ def _cast(eqn: Any, v: Any, axes: set[int]) -> set[int] | None:
 
 
 def _scaled(eqn: Any, v: Any, axes: set[int]) -> set[int] | None:
-    return axes if all(w is v or not w.aval.shape for w in eqn.invars) else None
+    others = [w.aval.shape for w in eqn.invars if w is not v]
+    return axes if all({shape[a] for a in axes} == {1} for shape in others if shape) else None
+
+
+def _contracted(eqn: Any, v: Any, axes: set[int]) -> set[int] | None:
+    """A matrix over other axes. Result axes are those of the batch, then of the left, the right."""
+    side = eqn.invars.index(v)
+    contracted, batch = (both[side] for both in param(eqn, "dimension_numbers"))
+    if axes.intersection((*contracted, *batch)) or eqn.invars[0] is eqn.invars[1]:
+        return None
+    free = [a for a in range(v.aval.ndim) if a not in contracted and a not in batch]
+    start = len(batch) if side == 0 else eqn.outvars[0].aval.ndim - len(free)
+    return {start + free.index(a) for a in axes}
+
+
+def _convolved(eqn: Any, v: Any, axes: set[int]) -> set[int] | None:
+    """A convolution that sees one position at a time, and every one."""
+    numbers, (image, kernel) = param(eqn, "dimension_numbers"), eqn.invars
+    windows = [kernel.aval.shape[a] for a in numbers.rhs_spec[2:]]
+    spatial = [*zip(numbers.lhs_spec[2:], numbers.out_spec[2:], strict=True)]
+    alone = v is image and v is not kernel and {*windows} == {1}
+    alike = all(image.aval.shape[a] == eqn.outvars[0].aval.shape[b] for a, b in spatial)
+    shifted = any(low for low, _ in param(eqn, "padding"))
+    if not (alone and alike) or shifted or not axes <= {a for a, _ in spatial}:
+        return None
+    return {b for a, b in spatial if a in axes}
 
 
 def _transposed(eqn: Any, v: Any, axes: set[int]) -> set[int]:
@@ -127,4 +175,6 @@ _RULES = {
     "squeeze": _reshaped,
     "reduce_sum": _summed,
     "reduce_window_sum": _window_summed,
+    "dot_general": _contracted,
+    "conv_general_dilated": _convolved,
 }

@@ -13,7 +13,10 @@ from jaxtyping import Array
 from jaxcam._src.cut.opened import opened
 from jaxcam._src.cut.partition import live
 from jaxcam._src.cut.programs import CALLS, is_dropped, is_variable
+from jaxcam._src.cut.softmax import softmaxes
 from jaxcam._src.derivatives.structure import relations
+from jaxcam._src.derivatives.structure.attention import divided_last, still
+from jaxcam._src.derivatives.structure.narrowed import narrowed
 from jaxcam._src.derivatives.structure.relations import Relation
 from jaxcam._src.derivatives.structure.rules import Outcome
 from jaxcam._src.derivatives.structure.walk import trace
@@ -106,6 +109,13 @@ class Program:
         before, after = self.upstream[source], self.upstream[sink]
         return before != after and not before & ~after and not after & ~before & self.smooth
 
+    def holding(self, held: Sequence[Any]) -> "Program":
+        """The same program, in which some variables stay as at the point."""
+        part, others = self.part([self.point, *held], [self.result])
+        inputs = [*held, *others]
+        jaxpr = part.replace(invars=[*inputs, self.point])
+        return _understood(jaxpr, [None] * len(inputs), self.point.aval.shape, self.values)
+
     def waists(self) -> list[Any]:
         """The variables between point and result that every path passes, in order."""
         eqns = [eqn for eqn in self.jaxpr.eqns if self.moving(eqn.outvars)]
@@ -135,12 +145,20 @@ def read(f: Callable[[Array], Array], x: Array) -> Program:
     """Traces a function, and finds what every variable of it sees of its argument."""
     jaxpr, constants = _opened(f, x)
     fixed = [None] * len(constants)
-    positions, by_position = trace(jaxpr, [*fixed, _positions(x)])
-    channels, by_channel = trace(jaxpr, [*fixed, relations.identity(x.shape, range(x.ndim)[-1:])])
+    jaxpr = _pooling_first(jaxpr, [*fixed, _positions(x.shape)])
+    return _understood(jaxpr, fixed, x.shape, _evaluate(jaxpr, [*constants, x]))
+
+
+def _understood(
+    jaxpr: Any, fixed: Sequence[None], shape: tuple[int, ...], values: dict[Any, Any]
+) -> Program:
+    """A program whose last argument is the point, with what its variables see of that."""
+    positions, by_position = trace(jaxpr, [*fixed, _positions(shape)])
+    channels, by_channel = trace(jaxpr, [*fixed, relations.identity(shape, [len(shape) - 1])])
     steps = zip(by_position, by_channel, strict=True)
     return Program(
         jaxpr,
-        _evaluate(jaxpr, [*constants, x]),
+        values,
         positions,
         channels,
         sum(1 << i for i, step in enumerate(steps) if all(s.smooth for s in step)),
@@ -148,11 +166,20 @@ def read(f: Callable[[Array], Array], x: Array) -> Program:
     )
 
 
+def _pooling_first(jaxpr: Any, inputs: Sequence[Relation | None]) -> Any:
+    """The same program, where attention with queries that do not move pools before it divides."""
+    if not still(softmaxes(jaxpr), trace(jaxpr, inputs)[0], among_others=True):
+        return jaxpr
+    smaller = narrowed(jaxpr)
+    found = still(softmaxes(smaller), trace(smaller, inputs)[0])
+    return divided_last(smaller, found) if found else jaxpr
+
+
 def depends(f: Callable[[Array], Array], x: Array) -> bool:
     """Whether a scalar function may depend on any position of `x`; False is proved."""
     jaxpr, constants = _opened(f, x)
     seen = (
-        trace(jaxpr, [*(None for _ in constants), _positions(x)])[0].get(jaxpr.outvars[0])
+        trace(jaxpr, [*(None for _ in constants), _positions(x.shape)])[0].get(jaxpr.outvars[0])
         if jaxpr.eqns
         else None
     )
@@ -165,8 +192,8 @@ def _opened(f: Callable[[Array], Array], x: Array) -> tuple[Any, list[Any]]:
     return program.replace(eqns=live(program.eqns, program.outvars)[0]), constants
 
 
-def _positions(x: Array) -> Relation:
-    return relations.identity(x.shape, range(x.ndim)[:-1])
+def _positions(shape: tuple[int, ...]) -> Relation:
+    return relations.identity(shape, range(len(shape))[:-1])
 
 
 def _evaluate(jaxpr: Any, arguments: Sequence[Any]) -> dict[Any, Any]:

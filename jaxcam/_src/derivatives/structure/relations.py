@@ -86,7 +86,7 @@ def window(
 def reshape(relation: Relation, before: Sequence[int], after: Sequence[int]) -> Relation:
     """Follows a reshape. Only groups of axes along which something varies are written out."""
     expanded, shape = [], []
-    for old, new in _groups(before, after):
+    for old, new in groups(before, after):
         alike = all(relation.shape[a] == 1 for a in old)
         expanded += [1 if alike else before[a] for a in old]
         shape += [1 if alike else after[a] for a in new]
@@ -96,9 +96,9 @@ def reshape(relation: Relation, before: Sequence[int], after: Sequence[int]) -> 
     return np.broadcast_to(relation, (*expanded, labels)).reshape(*shape, labels)
 
 
-def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+def groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
     """Pairs the axes of both shapes, left to right, in the smallest groups of equal size."""
-    groups: list[tuple[list[int], list[int]]] = []
+    found: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(before) or j < len(after):
         old, new = [], []
@@ -112,5 +112,5 @@ def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int]
                 sizes[1] *= after[j]
                 new.append(j)
                 j += 1
-        groups.append((old, new))
-    return groups
+        found.append((old, new))
+    return found

@@ -53,16 +53,16 @@ def outcome(eqn: Any, inputs: Relations) -> Outcome:
     """Applies the rule of an equation without a program inside."""
     name, nothing = eqn.primitive.name, [None] * len(eqn.outvars)
     live = [r for r in inputs if r is not None]
-    if not live or name in _WITHOUT_DERIVATIVE:
+    if not live or name in WITHOUT_DERIVATIVE:
         return Outcome(nothing)
     values = [v.aval for v in (*eqn.invars, *eqn.outvars)]
     if any(jnp.issubdtype(v.dtype, jnp.complexfloating) for v in values):
         return opaque(eqn, inputs)
     if name in _LINEAR:
         return Outcome(list(inputs[: len(eqn.outvars)]))
-    if name in _ELEMENTWISE:
+    if name in ELEMENTWISE:
         return Outcome([_together(eqn, live)])
-    if name in _SMOOTH:
+    if name in SMOOTH:
         return Outcome([_together(eqn, live)], smooth=_any(live))
     if name in _SEVERAL:
         return _SEVERAL[name](eqn, inputs)
@@ -160,6 +160,9 @@ def _concatenate(eqn: Any, inputs: Relations) -> Outcome:
     parts = [nothing if r is None else r for r in inputs]
     whole = np.broadcast_shapes(*((*p.shape[:axis], 1, *p.shape[axis + 1 :]) for p in parts))
     sizes = [v.aval.shape[axis] for v in eqn.invars]
+    alike = [np.broadcast_to(p, whole) for p in parts if p.shape[axis] == 1]
+    if len(alike) == len(parts) and all((p == alike[0]).all() for p in alike):
+        return Outcome([alike[0]])  # so that nothing differs along the axis
     if math.prod(whole) * sum(sizes) > relations.LARGEST:
         return Outcome([relations.everything(parts, len(whole) - 1)])
     pieces = [
@@ -196,12 +199,12 @@ _LINEAR = frozenset(
     "neg copy copy_p convert_element_type reduce_precision name sharding_constraint "
     "layout_constraint reshard pvary optimization_barrier abs jaxcam_tag".split()
 )
-_ELEMENTWISE = frozenset("add sub add_any max min clamp rem".split())
-_SMOOTH = frozenset(
+ELEMENTWISE = frozenset("add sub add_any max min clamp rem".split())
+SMOOTH = frozenset(
     "exp exp2 log log1p expm1 tanh logistic sin cos tan asin acos atan sinh cosh asinh acosh atanh "
     "erf erfc erf_inv sqrt rsqrt cbrt square pow atan2 lgamma digamma".split()
 )
-_WITHOUT_DERIVATIVE = frozenset(
+WITHOUT_DERIVATIVE = frozenset(
     "stop_gradient sign floor ceil round eq ne lt le gt ge eq_to lt_to le_to and or xor not "
     "is_finite argmax argmin reduce_and reduce_or reduce_xor iota".split()
 )

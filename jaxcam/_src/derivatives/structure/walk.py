@@ -42,7 +42,7 @@ def trace(
         step = _step(eqn, [found.get(v) if is_variable(v) else None for v in eqn.invars], depth)
         steps.append(step)
         for v, r in zip(eqn.outvars, step.relations, strict=True):
-            if r is not None and jnp.issubdtype(v.aval.dtype, jnp.inexact):
+            if r is not None and r.any() and jnp.issubdtype(v.aval.dtype, jnp.inexact):
                 found[v] = r
     return found, steps
 

@@ -50,6 +50,9 @@ def score_cam(
     Raises:
       ValueError: `chunk_size` or `top_k` is below 1, `dtype` is not floating, or `rank_fn` gives
         not one number for each channel.
+
+    >>> jaxcam.score_cam(tap, top_k=4).shape
+    (1, 1, 64)
     """
     mask_fn = functools.partial(mask_of, tap)
     return softmax(tap, masked_scores(tap, mask_fn, chunk_size, top_k, dtype, rank_fn))
@@ -86,6 +89,9 @@ def ss_cam(
 
     Raises:
       ValueError: a count is below 1; else as for `score_cam`.
+
+    >>> jaxcam.ss_cam(tap, key=jax.random.key(0), samples=2, top_k=4).shape
+    (1, 1, 64)
     """
     check_counts(samples=samples)
     knobs = chunk_size, top_k, dtype, rank_fn
@@ -124,6 +130,9 @@ def is_cam(
 
     Raises:
       ValueError: a count is below 1; else as for `score_cam`.
+
+    >>> jaxcam.is_cam(tap, samples=2, top_k=4).shape
+    (1, 1, 64)
     """
     check_counts(samples=samples)
     knobs = chunk_size, top_k, dtype, rank_fn

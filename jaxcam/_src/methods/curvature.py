@@ -16,13 +16,22 @@ def exponential(derivatives: Derivatives) -> Derivatives:
 
     `Y' = S'`, `Y'' = S'^2 + S''` and `Y''' = S'^3 + 3 S' S'' + S'''`, each times `exp(S) > 0`,
     which cancels in alpha, scales all weights alike, and is never computed.
+
+    >>> along = jaxcam.derivatives(lambda x: jnp.sum(x**3), jnp.array([1.0]))
+    >>> jaxcam.exponential(along).second  # S'' + S'^2
+    Array([15.], dtype=float32)
     """
     first, second, third = derivatives
     return Derivatives(first, first**2 + second, first**3 + 3 * first * second + third)
 
 
 def identity(derivatives: Derivatives) -> Derivatives:
-    """The form `Y = S`: the score itself is differentiated."""
+    """The form `Y = S`: the score itself is differentiated.
+
+    >>> along = jaxcam.derivatives(lambda x: jnp.sum(x**3), jnp.array([1.0]))
+    >>> jaxcam.identity(along).second
+    Array([6.], dtype=float32)
+    """
     return derivatives
 
 
@@ -70,6 +79,9 @@ def grad_cam_plus_plus(
 
     Raises:
       ValueError: alpha is 0/0 everywhere: a piecewise linear score, itself differentiated.
+
+    >>> jaxcam.grad_cam_plus_plus(tap).shape
+    (1, 1, 64)
     """
     found = alpha(tap, form_fn=form_fn, derivatives_fn=derivatives_fn)
     weights = found.values * jax.nn.relu(found.first)
@@ -79,7 +91,12 @@ def grad_cam_plus_plus(
 def alpha(
     tap: Tap, *, form_fn: FormFn = exponential, derivatives_fn: DerivativesFn = derivatives
 ) -> Alpha:
-    """The coefficients of Grad-CAM++; arguments and errors as for `grad_cam_plus_plus`."""
+    """The coefficients of Grad-CAM++; arguments and errors as for `grad_cam_plus_plus`.
+
+    >>> alpha = jaxcam.alpha(tap)
+    >>> alpha.values.shape, float((alpha.denominator < 0).mean())
+    ((16, 16, 64), 0.0)
+    """
     total = accumulated(tap.activations).sum(axis=tap.spatial_axes, keepdims=True)
     if derivatives_fn is closed_form or _is_proved_linear(tap, derivatives_fn):
         gradient = accumulated(jax.grad(tap.score_activations)(tap.activations))

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 from jaxcam._src.base import Tap
 from jaxcam._src.cut.guided import guided
 from jaxcam._src.maps import combine, unit_range, upsample
-from jaxcam._src.weights.gradient import grad_cam
+from jaxcam._src.methods.gradient import grad_cam
 
 
 def guided_gradient(tap: Tap) -> Float[Array, "*size C"]:
@@ -21,6 +21,9 @@ def guided_gradient(tap: Tap) -> Float[Array, "*size C"]:
 
     Raises:
       ValueError: the model has no ReLU, or one inside a loop or a branch.
+
+    >>> jaxcam.guided_gradient(tap).shape
+    (64, 64, 1)
     """
     return jax.grad(guided(tap.score_image))(tap.image)
 
@@ -36,6 +39,9 @@ def guided_grad_cam(tap: Tap) -> Float[Array, "*size C"]:
 
     Raises:
       ValueError: as for `guided_gradient`.
+
+    >>> jaxcam.guided_grad_cam(tap).shape
+    (64, 64, 1)
     """
     cam = combine(grad_cam(tap), tap.activations)
     heatmap = unit_range(upsample(cam, tap.image.shape[:-1])).astype(tap.image.dtype)

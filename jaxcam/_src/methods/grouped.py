@@ -11,8 +11,8 @@ from jaxcam._src.base import Tap
 from jaxcam._src.blurring import blurred
 from jaxcam._src.chunks import check_counts, mapped
 from jaxcam._src.maps import unit_range
-from jaxcam._src.weights.gradient import grad_cam
-from jaxcam._src.weights.perturbation import mask_of
+from jaxcam._src.methods.gradient import grad_cam
+from jaxcam._src.methods.perturbation import mask_of
 
 
 def group_cam(
@@ -45,6 +45,9 @@ def group_cam(
 
     Raises:
       ValueError: `groups` or `chunk_size` is below 1.
+
+    >>> jaxcam.group_cam(tap, groups=4).shape
+    (16, 16)
     """
     check_counts(groups=groups)
     image, dtype = accumulated(tap.image), tap.image.dtype

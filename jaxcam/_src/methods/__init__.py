@@ -1,4 +1,4 @@
-"""Every method by name, and what its docstring says of it: for the command line and the README."""
+"""Every method by name, and what its docstring says of it: for the command line and a notebook."""
 
 import functools
 import inspect
@@ -9,10 +9,11 @@ from typing import NamedTuple
 import jax
 
 from jaxcam._src.base import Key, WeightsFn
-from jaxcam._src.weights.ablation import ablation_cam, recipro_cam
-from jaxcam._src.weights.activation import eigen_cam, eigen_grad_cam, fem, random_cam, uniform
-from jaxcam._src.weights.curvature import grad_cam_plus_plus
-from jaxcam._src.weights.gradient import (
+from jaxcam._src.methods.ablation import ablation_cam, recipro_cam
+from jaxcam._src.methods.activation import eigen_cam, eigen_grad_cam, fem, random_cam, uniform
+from jaxcam._src.methods.attention import attention_rollout, generic_attention, legrad_final
+from jaxcam._src.methods.curvature import grad_cam_plus_plus
+from jaxcam._src.methods.gradient import (
     cam,
     counterfactual_grad_cam,
     elementwise_grad_cam,
@@ -22,11 +23,11 @@ from jaxcam._src.weights.gradient import (
     shapley_cam,
     xgrad_cam,
 )
-from jaxcam._src.weights.grouped import group_cam
-from jaxcam._src.weights.optimised import opti_cam
-from jaxcam._src.weights.perturbation import is_cam, score_cam, ss_cam
-from jaxcam._src.weights.sampled import rise
-from jaxcam._src.weights.smoothed import integrated_grad_cam, smooth_grad_cam_plus_plus
+from jaxcam._src.methods.grouped import group_cam
+from jaxcam._src.methods.optimised import opti_cam
+from jaxcam._src.methods.perturbation import is_cam, score_cam, ss_cam
+from jaxcam._src.methods.sampled import rise
+from jaxcam._src.methods.smoothed import integrated_grad_cam, smooth_grad_cam_plus_plus
 
 _ALL = (
     cam,
@@ -55,6 +56,10 @@ _ALL = (
     uniform,
 )
 METHODS: dict[str, Callable[..., jax.Array]] = {method.__name__: method for method in _ALL}
+# Of transformers alone, whose attention weights they look at.
+OF_ATTENTION: dict[str, Callable[..., jax.Array]] = {
+    method.__name__: method for method in (attention_rollout, generic_attention, legrad_final)
+}
 
 
 class Description(NamedTuple):
@@ -70,7 +75,7 @@ class Description(NamedTuple):
 
 def describe(name: str) -> Description:
     """Reads the docstring of a method."""
-    text = inspect.getdoc(METHODS[name]) or ""
+    text = inspect.getdoc((METHODS | OF_ATTENTION)[name]) or ""
     title, weights = text.splitlines()[0].removesuffix(".").split(": ", 1)
     cost, avoid = (re.findall(rf"^{part}: (.*)$", text, re.M)[0] for part in ("Cost", "Avoid"))
     link = next(iter(re.findall(r"https://[^\s),]+", text)), "")
@@ -78,7 +83,7 @@ def describe(name: str) -> Description:
 
 
 def markdown() -> str:
-    """The table of the README."""
+    """The table of the notebook 09_methods: of the methods for any network."""
     rows = ["| method | weights | cost | avoid |", "|---|---|---|---|"]
     for d in map(describe, METHODS):
         title = f"[{d.title}]({d.link})" if d.link else d.title
@@ -91,8 +96,4 @@ def seeded(method: Callable[..., jax.Array], seed: int | Key) -> WeightsFn:
     if "key" not in inspect.signature(method).parameters:
         return method
 
-    @functools.wraps(method)  # its knobs can be looked up
-    def with_key(tap):
-        return method(tap, key=jax.random.key(seed) if isinstance(seed, int) else seed)
-
-    return with_key
+    return functools.partial(method, key=jax.random.key(seed) if isinstance(seed, int) else seed)

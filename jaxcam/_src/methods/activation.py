@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from jaxcam._src.arithmetic import accumulated, length, quotient
 from jaxcam._src.base import Key, Tap
-from jaxcam._src.weights.gradient import gradient
+from jaxcam._src.methods.gradient import gradient
 
 
 def eigen_cam(tap: Tap) -> Float[Array, "*ones K"]:
@@ -21,6 +21,9 @@ def eigen_cam(tap: Tap) -> Float[Array, "*ones K"]:
 
     Returns:
       Weights `[1, ..., 1, K]`, of length 1.
+
+    >>> jaxcam.eigen_cam(tap).shape
+    (1, 1, 64)
     """
     direction = _principal_direction(accumulated(tap.activations))
     return direction.reshape((1,) * len(tap.spatial_axes) + (-1,))
@@ -38,6 +41,9 @@ def eigen_grad_cam(tap: Tap) -> Float[Array, "*spatial K"]:
 
     Returns:
       Weights `[*spatial, K]`.
+
+    >>> jaxcam.eigen_grad_cam(tap).shape
+    (16, 16, 64)
     """
     found = gradient(tap)
     direction = _principal_direction(found * accumulated(tap.activations))
@@ -58,6 +64,9 @@ def fem(tap: Tap, *, k: float = 2.0) -> Float[Array, "*spatial"]:
 
     Returns:
       The map, `[*spatial]`.
+
+    >>> jaxcam.fem(tap).shape
+    (16, 16)
     """
     values = accumulated(tap.activations)
     mean, std = (f(values, axis=tap.spatial_axes, keepdims=True) for f in (jnp.mean, jnp.std))
@@ -76,6 +85,9 @@ def random_cam(tap: Tap, *, key: Key) -> Float[Array, "*ones K"]:
 
     Returns:
       Weights `[1, ..., 1, K]`.
+
+    >>> jaxcam.random_cam(tap, key=jax.random.key(0)).shape
+    (1, 1, 64)
     """
     shape = (1,) * len(tap.spatial_axes) + tap.activations.shape[-1:]
     return jax.random.uniform(key, shape, accumulated(tap.activations).dtype, -1, 1)
@@ -89,6 +101,9 @@ def uniform(tap: Tap) -> Float[Array, "*ones K"]:
 
     Returns:
       Weights `[1, ..., 1, K]`.
+
+    >>> jaxcam.uniform(tap).shape
+    (1, 1, 64)
     """
     channels = tap.activations.shape[-1]
     shape = (1,) * len(tap.spatial_axes) + (channels,)

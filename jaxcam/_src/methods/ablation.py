@@ -27,6 +27,9 @@ def ablation_cam(tap: Tap, *, chunk_size: int = 64) -> Float[Array, "*ones K"]:
 
     Raises:
       ValueError: `chunk_size` is below 1.
+
+    >>> jaxcam.ablation_cam(tap).shape
+    (1, 1, 64)
     """
     return drops_without(tap, jnp.zeros(tap.activations.shape[-1:]), chunk_size)
 
@@ -66,6 +69,9 @@ def recipro_cam(tap: Tap, *, chunk_size: int = 64) -> Float[Array, "*spatial"]:
 
     Raises:
       ValueError: `chunk_size` is below 1.
+
+    >>> jaxcam.recipro_cam(tap).shape
+    (16, 16)
     """
     spatial = tap.activations.shape[:-1]
     windows = [jnp.eye(n) / 2 + jnp.eye(n, k=1) / 4 + jnp.eye(n, k=-1) / 4 for n in spatial]

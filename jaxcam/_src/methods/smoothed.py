@@ -12,8 +12,8 @@ from jaxcam._src.base import Derivatives, DerivativesFn, FormFn, Key, Tap, Weigh
 from jaxcam._src.chunks import check_counts
 from jaxcam._src.derivatives import derivatives
 from jaxcam._src.maps import weigh
-from jaxcam._src.weights.curvature import alpha_from, exponential, identity
-from jaxcam._src.weights.gradient import grad_cam
+from jaxcam._src.methods.curvature import alpha_from, exponential, identity
+from jaxcam._src.methods.gradient import grad_cam
 
 _Result = TypeVar("_Result")
 
@@ -35,6 +35,10 @@ def smooth(method: WeightsFn, key: Key, *, samples: int = 10, sigma: float = 0.1
 
     Raises:
       ValueError: `samples` is below 1.
+
+    >>> noisy = jaxcam.smooth(jaxcam.grad_cam, jax.random.key(0), samples=2)
+    >>> noisy(tap).shape
+    (1, 1, 64)
     """
 
     def smoothed(tap: Tap) -> Array:
@@ -75,6 +79,9 @@ def smooth_grad_cam_plus_plus(
 
     Raises:
       ValueError: `samples` is below 1.
+
+    >>> jaxcam.smooth_grad_cam_plus_plus(tap, key=jax.random.key(0), samples=2).shape
+    (1, 1, 64)
     """
     check_counts(samples=samples)
 
@@ -108,6 +115,9 @@ def integrated_grad_cam(
 
     Raises:
       ValueError: `steps` is below 1.
+
+    >>> jaxcam.integrated_grad_cam(tap, steps=2).shape
+    (16, 16)
     """
     check_counts(steps=steps)
     baseline = baseline_fn(tap.image)

@@ -29,6 +29,9 @@ def opti_cam(tap: Tap, *, steps: int = 100, learning_rate: float = 0.1) -> Float
 
     Raises:
       ValueError: `steps` is below 1.
+
+    >>> jaxcam.opti_cam(tap, steps=2).shape
+    (1, 1, 64)
     """
     with extra("opti-cam"):
         import optax

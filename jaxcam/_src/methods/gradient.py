@@ -25,6 +25,9 @@ def cam(tap: Tap) -> Float[Array, "*ones K"]:
     Raises:
       ValueError: the head is no global average pool followed by linear layers, or the score is
         no linear function of the logits.
+
+    >>> jaxcam.cam(tap).shape
+    (1, 1, 64)
     """
     reason = why_not_pooled_linear(tap.score_activations, tap.activations)
     if reason:
@@ -46,6 +49,9 @@ def grad_cam(tap: Tap) -> Float[Array, "*ones K"]:
 
     Returns:
       Weights `[1, ..., 1, K]`.
+
+    >>> jaxcam.grad_cam(tap).shape
+    (1, 1, 64)
     """
     return gradient(tap).mean(axis=tap.spatial_axes, keepdims=True)
 
@@ -61,6 +67,9 @@ def counterfactual_grad_cam(tap: Tap) -> Float[Array, "*ones K"]:
 
     Returns:
       Weights `[1, ..., 1, K]`.
+
+    >>> jaxcam.counterfactual_grad_cam(tap).shape
+    (1, 1, 64)
     """
     return -grad_cam(tap)
 
@@ -76,6 +85,9 @@ def hires_cam(tap: Tap) -> Float[Array, "*spatial K"]:
 
     Returns:
       Weights `[*spatial, K]`.
+
+    >>> jaxcam.hires_cam(tap).shape
+    (16, 16, 64)
     """
     return gradient(tap)
 
@@ -91,6 +103,9 @@ def elementwise_grad_cam(tap: Tap) -> Float[Array, "*spatial K"]:
 
     Returns:
       Weights `[*spatial, K]`.
+
+    >>> jaxcam.elementwise_grad_cam(tap).shape
+    (16, 16, 64)
     """
     found = gradient(tap)
     return jnp.where(found * accumulated(tap.activations) > 0, found, 0)
@@ -107,6 +122,9 @@ def xgrad_cam(tap: Tap) -> Float[Array, "*ones K"]:
 
     Returns:
       Weights `[1, ..., 1, K]`.
+
+    >>> jaxcam.xgrad_cam(tap).shape
+    (1, 1, 64)
     """
     activations = accumulated(tap.activations)
     moved = activations * gradient(tap)
@@ -125,6 +143,9 @@ def layer_cam(tap: Tap) -> Float[Array, "*spatial K"]:
 
     Returns:
       Weights `[*spatial, K]`.
+
+    >>> jaxcam.layer_cam(tap).shape
+    (16, 16, 64)
     """
     return jax.nn.relu(gradient(tap))
 
@@ -140,6 +161,9 @@ def shapley_cam(tap: Tap) -> Float[Array, "*ones K"]:
 
     Returns:
       Weights `[1, ..., 1, K]`.
+
+    >>> jaxcam.shapley_cam(tap).shape
+    (1, 1, 64)
     """
     first, curved = jax.jvp(jax.grad(tap.score_activations), (tap.activations,), (tap.activations,))
     return (accumulated(first) - accumulated(curved) / 2).mean(axis=tap.spatial_axes, keepdims=True)

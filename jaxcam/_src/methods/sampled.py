@@ -46,6 +46,9 @@ def rise(
 
     Raises:
       ValueError: a count is below 1, or `keep` is not between 0 and 1.
+
+    >>> jaxcam.rise(tap, key=jax.random.key(0), samples=32).shape
+    (16, 16)
     """
     check_counts(samples=samples, cells=cells)
     if not 0 < keep < 1:

@@ -19,6 +19,9 @@ def centred_gaussian(tap: Tap, *, width: float = 0.25) -> Float[Array, "*spatial
 
     Returns:
       The map, `[*spatial]`.
+
+    >>> jaxcam.centred_gaussian(tap).shape
+    (16, 16)
     """
     size = tap.activations.shape[:-1]
     places = jnp.indices(size, accumulated(tap.activations).dtype)
@@ -37,6 +40,9 @@ def edge_map(tap: Tap) -> Float[Array, "*spatial"]:
 
     Returns:
       The map, `[*spatial]`, at least 0.
+
+    >>> jaxcam.edge_map(tap).shape
+    (16, 16)
     """
     brightness = accumulated(tap.image).mean(-1)
     long = [axis for axis, side in enumerate(brightness.shape) if side > 1]

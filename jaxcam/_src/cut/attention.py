@@ -1,0 +1,215 @@
+"""Attention in a program: every softmax over keys whose result is summed with values.
+
+Weights that no layer returns, such as those inside of a framework's attention, are found so.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from jaxtyping import Array
+
+from jaxcam._src.cut.find import is_layer
+from jaxcam._src.cut.opened import opened
+from jaxcam._src.cut.programs import CALLS, is_variable, param, scan_of
+from jaxcam._src.cut.softmax import softmaxes
+from jaxcam._src.names import no_such
+
+
+class Place(NamedTuple):
+    """Where a program has attention weights.
+
+    Attributes:
+      of: the name of a tag, or one after the layer that ended last before the weights.
+      name: the same, with a number where there are several of it.
+      variable: the weights.
+      order: the axes of the variable: those of heads, of queries, and that of keys.
+      shape: `(heads, queries, keys)`; more before it where values differ along several axes, as
+        those of windows do.
+    """
+
+    of: str
+    name: str
+    variable: Any
+    order: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def laid(self, value: Array) -> Array:
+        """The value, of this shape."""
+        return value.transpose(self.order).reshape(self.shape)
+
+    def moved(self, value: Array, offset: Array) -> Array:
+        """The value and an offset of this shape, added."""
+        sizes = [value.shape[axis] for axis in self.order]
+        back = [self.order.index(axis) for axis in range(value.ndim)]
+        return value + offset.reshape(sizes).transpose(back)
+
+
+def opened_at(traced: Any, names: Collection[str]) -> tuple[Any, list[Any]]:
+    """The program as one list of equations, also of loops with attention or with these tags.
+
+    Returns:
+      The program with its tags, and the values of its constants, which are its first arguments.
+    """
+
+    def unrolls(eqn: Any) -> bool:
+        program, _ = opened(scan_of(eqn).body, CALLS, keep_tags=True, unrolls=unrolls)
+        named = any(is_layer(e) and e.params["name"] in names for e in program.eqns)
+        return named or any(_found(program))
+
+    return opened(traced, CALLS, keep_tags=True, unrolls=unrolls)
+
+
+def places(program: Any, layers: Sequence[str] | None) -> list[Place]:
+    """The attention weights of a program that were opened, in the order of execution.
+
+    Args:
+      program: what `opened_at` returns.
+      layers: names of those that are wanted; None takes all that are found, and none of the tags.
+
+    Raises:
+      ValueError: there are none, or one of the names is not there.
+    """
+    found = _numbered(_found(program))
+    if layers is None:
+        if not found:
+            raise ValueError(
+                "the model shows no attention: no softmax over keys whose result a matrix product "
+                "sums with values; name the weights in it, jaxcam.tag(weights, name) of [heads, "
+                "queries, keys], and give layers=[name]"
+            )
+        return found
+    known = [*found, *_numbered(_tagged(program))]
+    for name in layers:
+        if name not in {name for place in known for name in (place.name, place.of)}:
+            raise ValueError(no_such("attention", name, (place.name for place in known)))
+    order = {v: number for number, e in enumerate(program.eqns) for v in e.outvars}
+    chosen = [place for place in known if not {place.name, place.of}.isdisjoint(layers)]
+    return sorted(chosen, key=lambda place: order[place.variable])
+
+
+def _numbered(given: Iterator[Place]) -> list[Place]:
+    """With a number behind the names that are there several times."""
+    places = list(given)
+    names = [place.of for place in places]
+    return [
+        p._replace(name=f"{p.of}[{names[:n].count(p.of)}]") if names.count(p.of) > 1 else p
+        for n, p in enumerate(places)
+    ]
+
+
+def _tagged(program: Any) -> Iterator[Place]:
+    """The tags of what may be attention weights, `[heads, queries, keys]` or `[queries, keys]`."""
+    for eqn in filter(is_layer, program.eqns):
+        name, (v,) = eqn.params["name"], eqn.outvars
+        shape = eqn.params["lies"].without_batch(v.aval.shape)
+        if len(shape) in (2, 3):
+            yield Place(name, name, v, tuple(range(v.aval.ndim)), (1, *shape)[-3:])
+
+
+def _found(program: Any) -> Iterator[Place]:
+    """The softmaxes that a matrix product sums with something else along their axis."""
+    sources, before = softmaxes(program), ""
+    traces: dict[Any, _Trace] = {}
+    names, done = {}, set()
+    for eqn in program.eqns:
+        before = f"{eqn.params['name']}:" if is_layer(eqn) else before
+        for v in eqn.outvars:
+            if v in sources:
+                traces[v] = _Trace(v, tuple(range(v.aval.ndim)))
+                names[v] = f"{before}attention"
+        known = [(side, traces[v]) for side, v in enumerate(eqn.invars) if _in(v, traces)]
+        if len(known) != 1:
+            continue
+        ((side, trace),) = known
+        source = trace.source
+        if eqn.primitive.name in _MOVES:
+            traces[eqn.outvars[0]] = _Trace(source, _MOVES[eqn.primitive.name](eqn, trace.axes))
+        elif eqn.primitive.name == "dot_general" and source not in done:
+            order = _summed(eqn, side, trace, sources[source].axis)
+            if order:
+                done.add(source)
+                yield _place(names[source], source, order)
+
+
+class _Trace(NamedTuple):
+    """A softmax that was moved: which axis of it each axis is; None for a new one."""
+
+    source: Any
+    axes: tuple[int | None, ...]
+
+
+class _Order(NamedTuple):
+    outer: list[int]
+    heads: list[int]
+    queries: list[int]
+    keys: list[int]
+
+
+def _in(v: Any, traces: dict[Any, _Trace]) -> bool:
+    return is_variable(v) and v in traces
+
+
+def _summed(eqn: Any, side: int, trace: _Trace, keys: int) -> _Order | None:
+    """What the axes of the softmax are to a product that sums over its keys; None for another."""
+    contracted, batch = (sides[side] for sides in param(eqn, "dimension_numbers"))
+    if [trace.axes[axis] for axis in contracted] != [keys]:
+        return None
+    sizes = trace.source.aval.shape
+    free = [axis for axis in range(len(trace.axes)) if axis not in (*contracted, *batch)]
+    apart, shared = (
+        [of for axis in axes if (of := trace.axes[axis]) is not None and sizes[of] > 1]
+        for axes in (batch, free)
+    )  # values differ along an axis, or are the same
+    queries, outer = shared[-1:], apart[:-1]
+    heads = [axis for axis in range(len(sizes)) if axis not in (*outer, *queries, keys)]
+    return _Order(outer, heads, queries, [keys])
+
+
+def _place(name: str, variable: Any, order: _Order) -> Place:
+    sizes = variable.aval.shape
+    shape = [math.prod(sizes[axis] for axis in axes) for axes in order[1:]]
+    axes = tuple(itertools.chain(*order))
+    return Place(name, name, variable, axes, (*(sizes[axis] for axis in order.outer), *shape))
+
+
+# How an equation moves the axes of its operand ----------------------------------------------------
+
+_Axes = tuple[int | None, ...]
+
+
+def _same(eqn: Any, axes: _Axes) -> _Axes:
+    return axes
+
+
+def _transpose(eqn: Any, axes: _Axes) -> _Axes:
+    return tuple(axes[axis] for axis in param(eqn, "permutation"))
+
+
+def _broadcast(eqn: Any, axes: _Axes) -> _Axes:
+    made: list[int | None] = [None] * eqn.outvars[0].aval.ndim
+    for axis, to in zip(axes, param(eqn, "broadcast_dimensions"), strict=True):
+        made[to] = axis
+    return tuple(made)
+
+
+def _reshape(eqn: Any, axes: _Axes) -> _Axes:
+    """Axes of one number come and go; where others are joined or parted, none is followed."""
+    before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+    long = iter([axis for axis, size in zip(axes, before, strict=True) if size > 1])
+    if [size for size in before if size > 1] != [size for size in after if size > 1]:
+        return (None,) * len(after)
+    return tuple(next(long) if size > 1 else None for size in after)
+
+
+_MOVES: dict[str, Callable[[Any, _Axes], _Axes]] = {
+    "convert_element_type": _same,
+    "copy": _same,
+    "jaxcam_tag": _same,
+    "sharding_constraint": _same,
+    "transpose": _transpose,
+    "broadcast_in_dim": _broadcast,
+    "reshape": _reshape,
+    "squeeze": _reshape,
+}

@@ -1,0 +1,34 @@
+"""The program of a user's model, and one line where it has none for an image."""
+
+import os
+import traceback
+from pathlib import Path
+from typing import Any
+
+import jax
+from jaxtyping import PyTree
+
+from jaxcam._src.base import ApplyFn
+
+_OWN = f"{Path(__file__).parents[2]}{os.sep}"
+
+
+def traced(apply_fn: ApplyFn, variables: PyTree, image: Any) -> tuple[Any, PyTree]:
+    """The program of a model, and the shapes of what it returns.
+
+    Raises:
+      ValueError: what the model, its framework or JAX raises, in one line and with the image.
+    """
+    try:
+        return jax.make_jaxpr(apply_fn, return_shape=True)(variables, image)
+    except Exception as error:
+        *_, last = traceback.extract_tb(error.__traceback__)
+        if last.filename.startswith(_OWN) and last.filename != __file__:  # it says what to do
+            raise
+        known = (x for x in jax.tree.leaves(image) if hasattr(x, "shape"))
+        shapes = ", ".join(f"{x.dtype}{list(x.shape)}" for x in known)
+        raise ValueError(
+            f"the model does not run on the image {shapes} with these variables; wanted one image "
+            "as the model takes it (of a batch use jax.vmap(explain, in_axes=(None, 0))), and all "
+            f"variables of the model. {type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error

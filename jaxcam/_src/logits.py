@@ -1,0 +1,60 @@
+"""What all scores share: the logit of a target, and what is refused of logits and targets."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from jaxcam._src.arithmetic import accumulated
+
+
+def pick(values: Any, target: Any) -> Float[Array, ""]:
+    """The logit of a target, in float32 at least; NaN where that is no class inside a trace."""
+    if getattr(values, "ndim", None) != 1:
+        raise ValueError(
+            f"the model returned {shapes_of(values)}; wanted logits [classes] for one image. For a "
+            "batch of images use jax.vmap(explain, in_axes=(None, 0)); else let apply_fn return "
+            "the logits (adapters: output_fn=, such as lambda output: output.logits), or pass a "
+            "score_fn of your own"
+        )
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        raise ValueError(f"the model returned {values.dtype}[{len(values)}]; wanted real logits")
+    if not jnp.issubdtype(getattr(target, "dtype", type(target)), jnp.integer):
+        raise ValueError(f"target is {target!r}; wanted the index of a class, an integer")
+    _check_known(target, len(values))
+    index = jnp.asarray(target, int)  # of 8 bits, it could not be compared with 256 classes
+    # A factor, so that the gradient is NaN where the score is: a wrong target shows in the map.
+    values = accumulated(values)
+    known = jnp.where((index >= 0) & (index < len(values)), 1, jnp.nan).astype(values.dtype)
+    return known * values[index]
+
+
+def check_several(logits: Array, name: str) -> None:
+    """Refuses a single logit, of which there is no softmax."""
+    if len(logits) < 2:
+        raise ValueError(
+            f"{name} compares classes, and there is one logit; use jaxcam.logit for a regression, "
+            "and for a network that ends in a sigmoid jaxcam.binary_logit or "
+            "jaxcam.binary_probability, with target 1 or 0"
+        )
+
+
+def _check_known(target: Any, classes: int) -> None:
+    """Refuses a target that is no class, where its value is known: not inside a trace."""
+    try:
+        known = np.ravel(target).tolist()
+    except jax.errors.TracerArrayConversionError:
+        return
+    wrong = [t for t in known if not 0 <= t < classes]
+    if wrong:
+        raise ValueError(f"target {wrong[0]} is no class; the model has classes 0 to {classes - 1}")
+
+
+def shapes_of(values: PyTree) -> str:
+    """The shapes by name. No pytree is made of them: some records hold nothing but arrays."""
+    leaves = jax.tree_util.tree_leaves_with_path(values)
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
+    shapes = {name: jnp.shape(x) for name, (_, x) in zip(names, leaves, strict=True)}
+    return str(shapes.get("", f"{type(values).__name__} {shapes}"))

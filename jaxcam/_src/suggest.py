@@ -1,0 +1,83 @@
+"""The layer to explain at, where the user names none."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jaxtyping import PyTree
+
+from jaxcam._src.base import ApplyFn, Layer
+from jaxcam._src.checks import in_proportion
+from jaxcam._src.cut import check_apply_fn, on_the_way
+from jaxcam._src.tokens import token_grid
+
+
+def suggest_layer(apply_fn: ApplyFn, variables: PyTree, image: Any) -> str:
+    """Names the last layer that still has positions: where most maps are made.
+
+    That is the one before the global pool of a convolutional network, and the one before the
+    output of a segmentation network. Of the layers of its size it is the last that no path leads
+    around, such as the output of a residual block and not a convolution inside; of a network that
+    names none of these, the last of all. Traces; computes nothing.
+
+    Args:
+      apply_fn: `(variables, image) -> logits`, with tagged layers.
+      variables: arrays or `jax.ShapeDtypeStruct`s.
+      image: `[*spatial, C]`, an array or a `jax.ShapeDtypeStruct`.
+
+    Returns:
+      The name, which `explainer`, `tap` and `split` take.
+
+    Raises:
+      ValueError: `apply_fn` is a model, no layer has positions, or what has them last are tokens,
+        whose grid `jaxcam.token_grid` says.
+
+    >>> jaxcam.suggest_layer(apply_fn, variables, image)
+    'stage3'
+    """
+    check_apply_fn(apply_fn)
+    found = [each for each in on_the_way(apply_fn, variables, image) if has_positions(each.layer)]
+    necks = [each.layer for each in found if each.is_neck]
+    layers = [each.layer for each in found]
+    _check_no_tokens(necks or layers, apply_fn, variables, image)
+    grids = [layer for layer in layers if len(layer.shape) == len(image.shape)]
+    if not grids:
+        raise ValueError(
+            f"the model has no layer with positions that runs once between the image "
+            f"{list(image.shape)} and the output; name one: jaxcam.layers lists all, and "
+            "jaxcam.tag names more"
+        )
+    # Of heads beside tokens, say, the sides are not those of the image, however much it shrank.
+    grids = [layer for layer in grids if in_proportion(layer.shape[:-1], image.shape[:-1])] or grids
+    of_last_size = [layer for layer in grids if layer.shape[:-1] == grids[-1].shape[:-1]]
+    return ([layer for layer in of_last_size if layer in necks] or of_last_size)[-1].name
+
+
+def has_positions(layer: Layer) -> bool:
+    """Whether a map of the layer would have more than one number."""
+    return math.prod(layer.shape[:-1]) > 1
+
+
+def _check_no_tokens(
+    found: Sequence[Layer], apply_fn: ApplyFn, variables: PyTree, image: Any
+) -> None:
+    """Refuses a model whose last positions are those of tokens, and names a layer of them."""
+    tokens = [layer.name for layer in found if len(layer.shape) == 2 < len(image.shape)]
+    if not (tokens and tokens[-1] == found[-1].name):
+        return
+    batch = "; of a batch give one image" if len(image.shape) > 3 else ""
+    fitting = (name for name in reversed(tokens) if _has_grid(name, apply_fn, variables, image))
+    raise ValueError(
+        f"{tokens[-1]!r}, the last layer with positions, returns tokens {list(found[-1].shape)} "
+        "in no known grid; give the layer jaxcam.token_grid(apply_fn, "
+        f"{next(fitting, tokens[-1])!r}){batch}"
+    )
+
+
+def _has_grid(name: str, apply_fn: ApplyFn, variables: PyTree, image: Any) -> bool:
+    try:
+        jax.eval_shape(lambda v, x: token_grid(apply_fn, name)(v, x)[0], variables, image)
+    except ValueError:
+        return False
+    return True
