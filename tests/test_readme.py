@@ -81,9 +81,8 @@ def test_the_table_of_methods_is_that_of_their_docstrings(capsys):
 
 def test_the_set_up_commands_are_what_continuous_integration_runs():
     lines = [line for block in blocks(README, "bash") for line in block.splitlines()]
-    set_up = [line for line in lines if line.startswith("python3 -m venv")]
-    assert len(set_up) == 2
-    assert "grep '^python3 -m venv' README.md" in (ROOT / ".ci" / "run").read_text()
+    (pattern,) = re.findall(r"grep '(.*)' README.md", (ROOT / ".ci" / "run").read_text())
+    assert len([line for line in lines if re.match(pattern, line)]) == 2
 
 
 def test_the_extras_that_pages_name_exist():
