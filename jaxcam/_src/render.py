@@ -34,9 +34,6 @@ def overlay(image: Any, heatmap: Any, *, alpha: float = 0.5) -> UInt8[np.ndarray
     >>> jaxcam.overlay(image, explanation.heatmap).shape
     (64, 64, 3)
     """
-    with extra("cli"):
-        from matplotlib import colormaps
-
     for name, value in {"image": image, "heatmap": heatmap}.items():
         if isinstance(value, Explanation):
             raise ValueError(
@@ -51,8 +48,17 @@ def overlay(image: Any, heatmap: Any, *, alpha: float = 0.5) -> UInt8[np.ndarray
     _check_range("heatmap", values)
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; wanted an opacity in [0, 1]")
-    colours = colormaps[COLORMAP](values)[..., :3]
-    return np.round(255 * ((1 - alpha) * picture + alpha * colours)).astype(np.uint8)
+    steps, colours = np.arange(256) / 255, colours_of(COLORMAP)
+    coloured = np.stack([np.interp(values, steps, channel) for channel in colours.T], -1)
+    return np.round((1 - alpha) * 255 * picture + alpha * coloured).astype(np.uint8)
+
+
+def colours_of(name: str) -> UInt8[np.ndarray, "256 3"]:
+    """The colours of a map from 0 to 1, between which is interpolated, here and in a report."""
+    with extra("cli"):
+        from matplotlib import colormaps
+
+    return np.round(255 * colormaps[name](np.arange(256))[:, :3]).astype(np.uint8)
 
 
 def save_panels(

@@ -17,10 +17,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import numpy as np
-
 from jaxcam import __version__
 from jaxcam._src.files import UsageError, writable_folder
+from jaxcam._src.render import colours_of
 
 MOST_INSIDE = 2000  # images of a page without a folder beside it
 COLOURS = ("viridis", "cividis", "turbo", "magma", "gray")
@@ -113,11 +112,8 @@ def _hash(text: str) -> str:
 
 def _colours() -> dict[str, str]:
     """Each colour map as 256 colours of three bytes."""
-    from matplotlib import colormaps
-
-    tables = {name: colormaps[name](np.arange(256))[:, :3] for name in (*COLOURS, SIGNED_COLOURS)}
-    bytes_of = {name: np.round(255 * table).astype(np.uint8) for name, table in tables.items()}
-    return {name: base64.b64encode(each.tobytes()).decode() for name, each in bytes_of.items()}
+    tables = {name: colours_of(name) for name in (*COLOURS, SIGNED_COLOURS)}
+    return {name: base64.b64encode(table.tobytes()).decode() for name, table in tables.items()}
 
 
 def _beside(out: Path) -> Path:

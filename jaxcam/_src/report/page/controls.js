@@ -86,7 +86,7 @@ function describeControls() {
 
 function drawLegend({ colours, isSigned }) {
   const pixels = greyPixels(256, 1);
-  blend(pixels.data, Float32Array.from({ length: 256 }, (_, i) => i / 256), colours, 1);
+  blend(pixels.data, Float32Array.from({ length: 256 }, (_, i) => i / 255), colours, 1);
   byId("legend").getContext("2d").putImageData(pixels, 0, 0);
   const text = isSigned ? "against, in the middle 0, for the class" : "from low to high";
   byId("legend").setAttribute("aria-label", `colours ${text}`);

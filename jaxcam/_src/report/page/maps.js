@@ -58,15 +58,18 @@ function shares(values, { low, high }) {
   return found;
 }
 
-// Colours shares and lays them over pixels RGBA, in place, which round by themselves.
+// Colours shares and lays them over pixels RGBA, in place, which round by themselves. Between two
+// of the 256 colours is interpolated, as jaxcam.overlay does.
 function blend(pixels, found, colours, opacity) {
   const over = Float32Array.from(colours, (colour) => opacity * colour);
   const rest = 1 - opacity;
   for (let i = 0; i < found.length; i++) {
-    const colour = 3 * Math.min(Math.floor(256 * found[i]), 255), at = 4 * i;
-    pixels[at] = rest * pixels[at] + over[colour];
-    pixels[at + 1] = rest * pixels[at + 1] + over[colour + 1];
-    pixels[at + 2] = rest * pixels[at + 2] + over[colour + 2];
+    const before = Math.min(Math.floor(255 * found[i]), 254), share = 255 * found[i] - before;
+    for (let channel = 0; channel < 3; channel++) {
+      const low = over[3 * before + channel], high = over[3 * before + 3 + channel];
+      const at = 4 * i + channel;
+      pixels[at] = rest * pixels[at] + low + share * (high - low);
+    }
   }
 }
 
