@@ -64,15 +64,8 @@ from jaxcam._src.evaluation.cascade import cascade
 from jaxcam._src.explain import explainer, tap, why_flat
 
 # From weights to a heatmap, and to a picture
-from jaxcam._src.maps import (
-    combine,
-    fuse_layer_cam,
-    fuse_max,
-    fuse_refine_cam,
-    fuse_winsor,
-    unit_range,
-    upsample,
-)
+from jaxcam._src.fusions import fuse_layer_cam, fuse_max, fuse_refine_cam, fuse_winsor
+from jaxcam._src.maps import combine, unit_range, upsample
 
 # Methods
 from jaxcam._src.methods.ablation import ablation_cam, recipro_cam

@@ -44,6 +44,7 @@ CHECKED = [
     "evaluation",
     "explain",
     "files",
+    "fusions",
     "logits",
     "maps",
     "methods",

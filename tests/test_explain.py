@@ -151,6 +151,10 @@ def test_a_target_out_of_range_inside_a_trace_shows_as_nan():
         ({"layer": []}, r"empty sequence of layers"),
         ({"layer": ["block1", "block2"], "fuse": lambda maps: maps}, r"\(2, 12, 10\); wanted"),
         ({"score_fn": lambda logits, target: logits}, r"shape=\(5,\).*; wanted a scalar"),
+        (
+            {"score_fn": lambda logits, target: logits.argmax()},
+            r"int32.*; wanted a scalar of floats",
+        ),
         ({"method": lambda tap: jnp.ones(8)}, r"weights of shape \(8,\); wanted \(1, 1, 8\)"),
     ],
 )

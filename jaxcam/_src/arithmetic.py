@@ -1,13 +1,39 @@
-"""What the sums and quotients of the library keep: float32 at least, 0 for 0/0, no NaN slope."""
+"""What the sums and quotients of the library keep: float32 at least, 0 for 0/0, no NaN slope.
+
+What every map passes is written in `jax.lax`: a function of `jax.numpy` is a program of its own,
+and tracing dozens of them takes longer than tracing a small model.
+"""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax import lax
+from jaxtyping import Array, Bool, Float, Shaped
 
 
 def accumulated(values: Array) -> Array:
     """In float32 at least."""
     small = jnp.finfo(values.dtype).bits < 32
     return values.astype(jnp.float32) if small else values
+
+
+def replaced(
+    values: Shaped[Array, "*shape"], where: Bool[Array, "..."], by: float | int
+) -> Shaped[Array, "*shape"]:
+    """The values, and one number where a condition holds, of the same shape or a scalar."""
+    return lax.select(where, lax.full_like(values, by), values)
+
+
+def all_finite(values: Float[Array, "..."]) -> Bool[Array, ""]:
+    return lax.reduce_and(lax.is_finite(values), axes=range(values.ndim))
+
+
+def all_zero(values: Shaped[Array, "..."]) -> Bool[Array, ""]:
+    return lax.reduce_and(lax.eq(values, lax.full_like(values, 0)), axes=range(values.ndim))
+
+
+def extremes(values: Float[Array, "..."]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The least and the largest. On a CPU those of a large array can lose a NaN."""
+    axes = range(values.ndim)
+    return lax.reduce_min(values, axes=axes), lax.reduce_max(values, axes=axes)
 
 
 def quotient(numerator: Float[Array, "..."], denominator: Float[Array, "..."]) -> Array:

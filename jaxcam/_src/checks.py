@@ -139,11 +139,12 @@ def check_shown(head: Head, score_fn: ScoreFn, layer: str | SplitFn) -> None:
         )
 
 
-def check_score(score_fn: ScoreFn, logits: Any, target: Any) -> None:
-    """Refuses a score that is no scalar."""
-    score = jax.eval_shape(lambda logits: score_fn(logits, target), logits)
-    if getattr(score, "shape", None) != ():
+def check_score(score: Any) -> None:
+    """Refuses a score that is no floating-point scalar."""
+    is_array = isinstance(score, jax.Array)
+    if not is_array or score.shape or not jnp.issubdtype(score.dtype, jnp.floating):
+        came = jax.ShapeDtypeStruct(score.shape, score.dtype) if is_array else f"{score!r:.80}"
         raise ValueError(
-            f"score_fn returned {score}; wanted a scalar for one image and one target; for many "
-            "targets use jax.vmap over target"
+            f"score_fn returned {came}; wanted a scalar of floats for one image and one target; "
+            "for many targets use jax.vmap over target"
         )

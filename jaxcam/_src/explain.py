@@ -175,7 +175,7 @@ def tap(
     logits = head(activations)
     if target is None and isinstance(logits, jax.Array) and logits.ndim == 1:
         target = likeliest(score_fn, logits)
-    check_score(score_fn, logits, target)
+    check_score(score_fn(logits, target))
     if isinstance(head, Head):
         check_shown(head, score_fn, layer)
     again = functools.partial(tap, apply_fn, layer, variables)

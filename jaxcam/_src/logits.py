@@ -5,9 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, PyTree
 
-from jaxcam._src.arithmetic import accumulated
+from jaxcam._src.arithmetic import accumulated, replaced
 
 
 def pick(values: Any, target: Any) -> Float[Array, ""]:
@@ -27,8 +28,9 @@ def pick(values: Any, target: Any) -> Float[Array, ""]:
     index = jnp.asarray(target, int)  # of 8 bits, it could not be compared with 256 classes
     # A factor, so that the gradient is NaN where the score is: a wrong target shows in the map.
     values = accumulated(values)
-    known = jnp.where((index >= 0) & (index < len(values)), 1, jnp.nan).astype(values.dtype)
-    return known * values[index]
+    first, last = index.dtype.type(0), index.dtype.type(len(values) - 1)
+    unknown = lax.bitwise_or(lax.lt(index, first), lax.gt(index, last))
+    return lax.mul(replaced(lax.full((), 1, values.dtype), unknown, jnp.nan), values[index])
 
 
 def check_several(logits: Array, name: str) -> None:

@@ -1,14 +1,20 @@
-"""From weights to a heatmap: combine, upsample, unit_range, and the fusion of several layers."""
+"""From weights to a heatmap: combine, upsample, unit_range, and why a map is flat."""
 
 import functools
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int32
 
-from jaxcam._src.arithmetic import accumulated, quotient
+from jaxcam._src.arithmetic import (
+    accumulated,
+    all_finite,
+    all_zero,
+    extremes,
+    replaced,
+)
 
 
 def combine(
@@ -71,8 +77,9 @@ def upsample(
     resized = cam = accumulated(jnp.asarray(cam))
     for size in shape:  # each turn takes the first axis away and adds its like as the last
         lines = _lines(len(resized), size, cam.dtype)
-        resized = jax.lax.dot_general(resized, lines, (([0], [0]), ([], [])), precision="highest")
-    return jnp.clip(resized, cam.min(), cam.max())  # beyond it are rounding errors alone
+        resized = lax.dot_general(resized, lines, (([0], [0]), ([], [])), precision="highest")
+    low, high = extremes(cam)
+    return lax.min(lax.max(resized, low), high)  # beyond it are rounding errors alone
 
 
 def _lines(old: int, new: int, dtype: np.dtype) -> Float[Array, "old new"]:
@@ -81,12 +88,17 @@ def _lines(old: int, new: int, dtype: np.dtype) -> Float[Array, "old new"]:
     Where the new ones lie is worked out in float64, so that only the sum rounds; and the program,
     which traces faster than that of `jax.image.resize`, holds vectors and no matrix.
     """
-    place = np.clip((np.arange(new)[None] + 0.5) * old / new - 0.5, 0, old - 1)
+    place = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
     before = place.astype(np.int32)
     share = (place - before).astype(dtype)  # of the pixel after
-    pixel = np.arange(old, dtype=np.int32)[:, None]
-    after = jnp.where(jnp.equal(pixel, before + 1), share, 0)
-    return jnp.where(jnp.equal(pixel, before), 1 - share, after)
+    pixel = lax.broadcasted_iota(np.int32, (old, new), 0)
+
+    def for_each_pixel(of_new: np.ndarray) -> Array:
+        return lax.broadcast_in_dim(of_new, (old, new), (1,))
+
+    is_after = lax.eq(pixel, for_each_pixel(before + 1))
+    after = lax.select(is_after, for_each_pixel(share), lax.full((old, new), 0, dtype))
+    return lax.select(lax.eq(pixel, for_each_pixel(before)), for_each_pixel(1 - share), after)
 
 
 def unit_range(values: Float[Array | np.ndarray, "*size"]) -> Float[Array, "*size"]:
@@ -100,19 +112,20 @@ def unit_range(values: Float[Array | np.ndarray, "*size"]) -> Float[Array, "*siz
     Array([0. , 0.5, 1. ], dtype=float32)
     """
     values = accumulated(jnp.asarray(values))
-    low = values.min()
-    scaled = quotient(values - low, jnp.where(is_flat(values), 0, values.max() - low))
-    scaled = jnp.minimum(scaled, 1)  # on a GPU x / x may be above 1
-    return jnp.where(jnp.isfinite(values).all(), scaled, jnp.nan)
+    low, high = extremes(values)
+    flat, finite = is_flat(values), all_finite(values)
+    scaled = lax.div(lax.sub(values, low), replaced(lax.sub(high, low), flat, 1))
+    scaled = lax.min(scaled, lax.full_like(scaled, 1))  # on a GPU x / x may be above 1
+    return replaced(replaced(scaled, flat, 0), lax.bitwise_not(finite), jnp.nan)
 
 
 def is_flat(values: Float[Array, "*size"]) -> Bool[Array, ""]:
     """Whether the values differ by no more than rounding."""
-    low, high = values.min(), values.max()
-    largest = jnp.maximum(abs(low), abs(high))
-    alike = high - low <= 2 * jnp.finfo(values.dtype).eps * largest
-    # The minimum and maximum of a large array can lose a NaN on CPU; and inf <= inf.
-    return alike & jnp.isfinite(values).all()
+    low, high = extremes(values)
+    units = values.dtype.type(2 * jnp.finfo(values.dtype).eps)
+    rounding = lax.mul(units, lax.max(lax.abs(low), lax.abs(high)))
+    alike = lax.le(lax.sub(high, low), rounding)
+    return lax.bitwise_and(alike, all_finite(values))  # a NaN can be lost; and inf <= inf
 
 
 def sound(cam: Float[Array, "*spatial"], *seen: Float[Array, "..."]) -> Float[Array, "*spatial"]:
@@ -121,8 +134,9 @@ def sound(cam: Float[Array, "*spatial"], *seen: Float[Array, "..."]) -> Float[Ar
     Not every method would show it: some look at no score, a comparison with NaN is false, and a
     ReLU on a CPU may make it 0.
     """
-    finite = functools.reduce(jnp.logical_and, (jnp.isfinite(x).all() for x in seen))
-    return cam * jnp.where(finite, 1, jnp.nan).astype(cam.dtype)  # the gradient is NaN, too
+    finite = functools.reduce(lax.bitwise_and, map(all_finite, seen))
+    factor = replaced(lax.full((), 1, cam.dtype), lax.bitwise_not(finite), jnp.nan)
+    return lax.mul(cam, factor)  # so that the gradient is NaN, too
 
 
 def flatness(
@@ -131,10 +145,11 @@ def flatness(
     cam: Float[Array, "*spatial"],
 ) -> Int32[Array, ""]:
     """Why a map is flat, as an index of `REASONS`; 0 where it is not."""
-    nowhere_positive = jnp.where(cam.max() == 0, 3, 4)
-    reason = jnp.where((activations == 0).all(), 2, nowhere_positive)
-    reason = jnp.where((weights == 0).all(), 1, reason)
-    return jnp.where(is_flat(cam), reason, 0).astype(jnp.int32)
+    reason = lax.full((), 4, np.int32)
+    reason = replaced(reason, all_zero(extremes(cam)[1]), 3)
+    reason = replaced(reason, all_zero(activations), 2)
+    reason = replaced(reason, all_zero(weights), 1)
+    return replaced(reason, lax.bitwise_not(is_flat(cam)), 0)
 
 
 REASONS = (
@@ -144,107 +159,3 @@ REASONS = (
     "the weighted sum of the activations is nowhere positive, and ReLU takes the rest",
     "it has one value everywhere",
 )
-
-
-def fuse_max(heatmaps: Float[Array, "layers *size"]) -> Float[Array, "*size"]:
-    """The elementwise maximum of the layers' heatmaps.
-
-    >>> jaxcam.fuse_max(jnp.array([[1.0, 0.0], [0.5, 0.5]]))
-    Array([1. , 0.5], dtype=float32)
-    """
-    return functools.reduce(jnp.maximum, heatmaps)  # which, unlike max(axis=0), keeps every NaN
-
-
-def fuse_layer_cam(
-    heatmaps: Float[Array, "layers *size"], *, gain: float = 2.0
-) -> Float[Array, "*size"]:
-    """LayerCAM's fusion: shallow maps M lifted to `tanh(gain * M)`, then the maximum.
-
-    The paper lifts the shallow stages, whose maps are faint beside the deepest one; here every
-    layer but the last in order is lifted. The paper divides M by its maximum at the size of the
-    layer; here M has been resized and moved to [0, 1] (Jiang et al. 2021,
-    https://doi.org/10.1109/TIP.2021.3089943).
-
-    Args:
-      heatmaps: one per layer, shallow to deep, each in [0, 1].
-      gain: the paper's gamma.
-
-    >>> heatmap = jaxcam.fuse_layer_cam(jnp.array([[1.0, 0.0], [0.5, 0.5]]))
-    >>> round(float(heatmap[0]), 3)
-    0.964
-    """
-    return fuse_max(jnp.concatenate([jnp.tanh(gain * heatmaps[:-1]), heatmaps[-1:]]))
-
-
-def fuse_refine_cam(heatmaps: Float[Array, "layers *size"]) -> Float[Array, "*size"]:
-    """RefineCAM's fusion: the elementwise product of the layers' heatmaps.
-
-    What a shallow, detailed map shows is kept where the deeper ones agree
-    (https://arxiv.org/abs/2605.14641).
-
-    >>> jaxcam.fuse_refine_cam(jnp.array([[1.0, 0.0], [0.5, 0.5]]))
-    Array([0.5, 0. ], dtype=float32)
-    """
-    return jnp.prod(accumulated(heatmaps), axis=0)
-
-
-def fuse_winsor(
-    heatmaps: Float[Array, "layers *size"],
-    *,
-    weights: Sequence[Array],
-    percentile: float = 99.0,
-    low: float = 0.1,
-) -> Float[Array, "*size"]:
-    """Winsor-CAM's fusion: the sum of the layers' heatmaps, each by its winsorised importance.
-
-    A layer's importance is `I = relu(mean of its weights)`. Of the layers with `I > 0`, what is
-    above their percentile is lowered to it, `W = min(I, percentile(I))`, and W is moved linearly
-    to [low, 1]; the others have 0 (Wall et al. 2025, https://arxiv.org/abs/2507.10846). Where all
-    W are alike, 0/0, all are 1: so it is for the percentile 0, or if one layer alone has `I > 0`.
-    The steps and the defaults are those of the authors' code, with its options for means and for
-    ReLU (https://github.com/USD-AI-ResearchLab/Winsor-CAM); they were not compared with the
-    equations of the paper.
-
-    Args:
-      heatmaps: one per layer, each in [0, 1].
-      weights: of each layer, as `grad_cam` gives them, the paper's method; `explainer` passes them.
-      percentile: in [0, 100], with linear interpolation. Small ones make layers more alike.
-      low: what the least important layer counts beside 1, in [0, 1].
-
-    Returns:
-      The sum, `[*size]`, in [0, layers]; all 0 where no layer has a mean weight above 0.
-
-    Raises:
-      ValueError: the method gave maps and no weights, or a knob is out of its range.
-
-    >>> weights = [jnp.full((1, 1), 0.5), jnp.full((1, 1), 2.0), jnp.full((1, 1), -1.0)]
-    >>> jaxcam.fuse_winsor(jnp.ones((3, 2)), weights=weights, low=0.5)  # .5 and 1 of those above 0
-    Array([1.5, 1.5], dtype=float32)
-    """
-    if not (0 <= percentile <= 100 and 0 <= low <= 1):
-        raise ValueError(
-            f"fuse_winsor got percentile={percentile} and low={low}; wanted a percentile in "
-            "[0, 100] and low in [0, 1]"
-        )
-    if any(of_layer.ndim < heatmaps.ndim for of_layer in weights):
-        raise ValueError(
-            "fuse_winsor compares layers by their weights, and this method gives a map without "
-            "any; choose one with weights, such as grad_cam"
-        )
-    importance = jnp.stack([jax.nn.relu(accumulated(w).mean()) for w in weights])
-    shares = _winsorised(importance, percentile, low).astype(accumulated(heatmaps).dtype)
-    return jnp.tensordot(shares, accumulated(heatmaps), axes=1)
-
-
-def _winsorised(
-    importance: Float[Array, " layers"], percentile: float, low: float
-) -> Float[Array, " layers"]:
-    """What each layer counts: 0 where its importance is 0, and at most 1."""
-    counts = importance > 0
-    some = counts.any()
-    among = jnp.where(counts, importance, jnp.where(some, jnp.nan, 1))
-    cut = jnp.minimum(importance, jnp.nanpercentile(among, percentile))
-    least = jnp.min(cut, where=counts, initial=jnp.inf)
-    width = jnp.where(some, cut.max() - least, 0)
-    scaled = jnp.where(width == 0, 1, low + (1 - low) * quotient(cut - least, width))
-    return jnp.where(counts, scaled, 0)

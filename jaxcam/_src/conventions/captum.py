@@ -2,7 +2,8 @@
 
 from jaxcam._src.base import Convention
 from jaxcam._src.conventions.resizing import nearest
-from jaxcam._src.maps import fuse_max, weigh
+from jaxcam._src.fusions import fuse_max
+from jaxcam._src.maps import weigh
 
 captum = Convention(
     combine_fn=weigh,

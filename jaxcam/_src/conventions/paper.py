@@ -3,7 +3,8 @@
 from jaxtyping import Array
 
 from jaxcam._src.base import Convention
-from jaxcam._src.maps import combine, fuse_max, unit_range, upsample
+from jaxcam._src.fusions import fuse_max
+from jaxcam._src.maps import combine, unit_range, upsample
 
 
 def _layer(cam: Array, size: tuple[int, ...]) -> Array:

@@ -10,7 +10,8 @@ from jaxtyping import Array, ArrayLike
 from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.base import Convention, Tap
 from jaxcam._src.conventions.resizing import align_corners, near_unit_range
-from jaxcam._src.maps import fuse_refine_cam, upsample, weigh
+from jaxcam._src.fusions import fuse_refine_cam
+from jaxcam._src.maps import upsample, weigh
 from jaxcam._src.methods import closed_forms
 from jaxcam._src.methods.ablation import ablation_cam, drops_without
 from jaxcam._src.methods.activation import eigen_cam, eigen_grad_cam, fem

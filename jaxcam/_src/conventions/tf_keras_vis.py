@@ -7,7 +7,8 @@ from jaxtyping import Array
 
 from jaxcam._src.base import Convention, Tap
 from jaxcam._src.conventions.resizing import align_corners, near_unit_range
-from jaxcam._src.maps import combine, fuse_max
+from jaxcam._src.fusions import fuse_max
+from jaxcam._src.maps import combine
 from jaxcam._src.methods import closed_forms
 from jaxcam._src.methods.curvature import grad_cam_plus_plus
 from jaxcam._src.methods.gradient import gradient

@@ -10,7 +10,8 @@ from jaxtyping import Array
 from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.base import Convention, Key, Tap
 from jaxcam._src.conventions.resizing import near_unit_range
-from jaxcam._src.maps import combine, fuse_layer_cam, fuse_max, fuse_refine_cam, upsample, weigh
+from jaxcam._src.fusions import fuse_layer_cam, fuse_max, fuse_refine_cam
+from jaxcam._src.maps import combine, upsample, weigh
 from jaxcam._src.methods import closed_forms
 from jaxcam._src.methods.curvature import grad_cam_plus_plus
 from jaxcam._src.methods.gradient import cam, gradient
