@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1] / "jaxcam"
 FLOORS = [
     {"shown"},
     {"arithmetic", "base", "compiling", "extras", "names"},
-    {"blurring", "cut", "logits", "maps", "render"},
+    {"blurring", "cut", "fusions", "logits", "maps", "render"},
     {"scores"},
     {"chunks"},
     {"derivatives", "sharding"},
