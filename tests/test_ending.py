@@ -94,9 +94,17 @@ def test_the_layers_and_the_model_stay():
     np.testing.assert_array_equal(apply_fn(variables, image()), before)
 
 
-def test_the_logits_before_a_sigmoid():
+SIGMOIDS = {
+    "jax.nn": jax.nn.sigmoid,
+    "by hand": lambda z: 1 / (1 + jnp.exp(-z)),
+    "by hand, the other way": lambda z: 1.0 / (jnp.exp(-z) + 1.0),
+}
+
+
+@pytest.mark.parametrize("name", SIGMOIDS)
+def test_the_logits_before_a_sigmoid(name):
     case = plain()
-    logits_fn = jaxcam.to_logits(_ending_in(jax.nn.sigmoid, 60.0))
+    logits_fn = jaxcam.to_logits(_ending_in(SIGMOIDS[name], 60.0))
     wanted = _ending_in(lambda z: z, 60.0)(case.variables, case.image)
     np.testing.assert_allclose(logits_fn(case.variables, case.image), wanted, rtol=1e-6)
 
@@ -118,6 +126,14 @@ def _another_sum(x):
     return jnp.exp(x - jnp.log(jnp.exp(2 * x).sum()))
 
 
+def _another_inverse(x):
+    return 1 / (2 + jnp.exp(-x))
+
+
+def _another_sign(x):
+    return 1 / (1 + jnp.exp(x))
+
+
 @pytest.mark.parametrize(
     "squash",
     [
@@ -126,9 +142,10 @@ def _another_sum(x):
         _attention_like,
         _with_a_sink,
         _another_sum,
+        _another_inverse,
+        _another_sign,
         _another_shift,
         jnp.tanh,
-        lambda z: 1 / (1 + jnp.exp(-z)),
         lambda z: jnp.exp(z - 1),
         lambda z: jax.nn.softmax(jnp.stack([z, 2 * z])).reshape(-1),  # one for each group
         lambda z: jax.nn.softmax(z[None], axis=0)[0],  # ones
@@ -142,7 +159,8 @@ def test_what_ends_otherwise_is_refused_and_no_word_is_said(squash):
 
 
 @pytest.mark.parametrize(
-    "squash", rest_is_thorough([jax.nn.softmax, jax.nn.sigmoid, *SOFTMAXES.values()], first=2)
+    "squash",
+    rest_is_thorough([jax.nn.softmax, *SIGMOIDS.values(), *SOFTMAXES.values()], first=3),
 )
 @pytest.mark.parametrize("score_fn", [jaxcam.logit, functools.partial(jaxcam.finer, references=2)])
 def test_a_score_of_logits_warns_of_probabilities(squash, score_fn):

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.core
+import numpy as np
 from jaxtyping import Array, PyTree
 
 from jaxcam._src.base import ApplyFn
@@ -117,8 +118,8 @@ def _squashed(eqn: Any, makers: dict[Any, Any]) -> tuple[str, Any, int | None] |
     kind = eqn.primitive.name
     if kind == "logistic":
         return "sigmoid", eqn.invars[0], None
-    if kind in _SOFTMAXES:
-        return _SOFTMAXES[kind](eqn, makers)
+    if kind in _ENDINGS:
+        return next(filter(None, (read(eqn, makers) for read in _ENDINGS[kind])), None)
     if kind in CALLS or kind == "custom_jvp_call":
         body = next(programs_in(eqn))
         found = _ending(body)
@@ -153,7 +154,21 @@ def _unlogged(eqn: Any, makers: dict[Any, Any]) -> tuple[str, Any, int] | None:
     return _unshifted(power, total, makers)
 
 
-_SOFTMAXES = {"div": _softened, "exp": _unlogged}  # by the equation that they end in
+def _inverted(eqn: Any, makers: dict[Any, Any]) -> tuple[str, Any, None] | None:
+    """The `x` of `1 / (1 + exp(-x))`, of a sigmoid that is written out."""
+    one, denominator = eqn.invars
+    plus = _maker(denominator, makers)
+    if not _is_one(one) or plus is None or plus.primitive.name != "add":
+        return None
+    exp = next((_maker(v, makers) for v in plus.invars if not _is_one(v)), None)
+    if exp is None or exp.primitive.name != "exp" or not any(map(_is_one, plus.invars)):
+        return None
+    negated = _maker(exp.invars[0], makers)
+    is_negated = negated is not None and negated.primitive.name == "neg"
+    return ("sigmoid", negated.invars[0], None) if is_negated else None
+
+
+_ENDINGS = {"div": [_softened, _inverted], "exp": [_unlogged]}  # by their last equation
 
 
 def _unshifted(power: Any, total: Any, makers: dict[Any, Any]) -> tuple[str, Any, int]:
@@ -165,6 +180,10 @@ def _unshifted(power: Any, total: Any, makers: dict[Any, Any]) -> tuple[str, Any
         alike = largest is not None and largest.invars[0].aval.shape == value.aval.shape
         logits = value if alike and axes <= {*param(largest, "axes")} else power
     return "softmax", logits, math.prod(power.aval.shape[axis] for axis in axes)
+
+
+def _is_one(v: Any) -> bool:
+    return not is_variable(v) and np.size(v.val) == 1 and bool(np.all(v.val == 1))
 
 
 def _maker(v: Any, makers: dict[Any, Any]) -> Any:
