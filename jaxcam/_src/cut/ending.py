@@ -164,8 +164,9 @@ def _inverted(eqn: Any, makers: dict[Any, Any]) -> tuple[str, Any, None] | None:
     if exp is None or exp.primitive.name != "exp" or not any(map(_is_one, plus.invars)):
         return None
     negated = _maker(exp.invars[0], makers)
-    is_negated = negated is not None and negated.primitive.name == "neg"
-    return ("sigmoid", negated.invars[0], None) if is_negated else None
+    if negated is None or negated.primitive.name != "neg":
+        return None
+    return "sigmoid", negated.invars[0], None
 
 
 _ENDINGS = {"div": [_softened, _inverted], "exp": [_unlogged]}  # by their last equation

@@ -80,9 +80,9 @@ class _Opening:
         passed = 0
         for eqn in jaxpr.eqns:
             inside = None
-            if wanted:
+            if wanted and passed <= wanted.nth:
                 runs = count_runs([eqn], wanted)
-                if passed <= wanted.nth < passed + runs:
+                if wanted.nth < passed + runs:
                     inside = wanted._replace(nth=wanted.nth - passed)
                 passed += runs
             outputs = self.of_equation(eqn, [_renamed(v, names) for v in eqn.invars], inside)
