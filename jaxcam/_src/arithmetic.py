@@ -18,15 +18,17 @@ def accumulated(values: Array) -> Array:
 def replaced(
     values: Shaped[Array, "*shape"], where: Bool[Array, "..."], by: float | int
 ) -> Shaped[Array, "*shape"]:
-    """The values, and one number where a condition holds, of the same shape or a scalar."""
+    """The values, and one number where a condition holds, which has their shape or is a scalar."""
     return lax.select(where, lax.full_like(values, by), values)
 
 
 def all_finite(values: Float[Array, "..."]) -> Bool[Array, ""]:
+    """Whether there is no NaN and no infinity."""
     return lax.reduce_and(lax.is_finite(values), axes=range(values.ndim))
 
 
 def all_zero(values: Shaped[Array, "..."]) -> Bool[Array, ""]:
+    """Whether every value is 0, or -0."""
     return lax.reduce_and(lax.eq(values, lax.full_like(values, 0)), axes=range(values.ndim))
 
 

@@ -162,16 +162,8 @@ def tap(
     >>> jax.grad(tap.score_activations)(tap.activations).shape
     (16, 16, 64)
     """
-    if not (isinstance(layer, str) or callable(layer)) or maker_of(layer):
-        raise ValueError(
-            f"layer is {layer!r}; wanted its name, as jaxcam.layers lists them, or what "
-            "jaxcam.split returns"
-        )
-    check_layer_of(apply_fn, layer)
-    split_fn = split(apply_fn, layer) if isinstance(layer, str) else layer
     image = checked_image(image)
-    activations, head = split_fn(variables, image)
-    check_activations(activations, image, layer)
+    activations, head = _cut(apply_fn, layer, variables, image)
     logits = head(activations)
     if target is None and isinstance(logits, jax.Array) and logits.ndim == 1:
         target = likeliest(score_fn, logits)
@@ -195,6 +187,22 @@ def tap(
             lambda logits: score_fn(logits, target),
         ),
     )
+
+
+def _cut(
+    apply_fn: ApplyFn, layer: Any, variables: PyTree, image: Array
+) -> tuple[Array, Callable[[Array], Any]]:
+    """The activations, and what the model makes of them; refuses a layer that has no map."""
+    if not (isinstance(layer, str) or callable(layer)) or maker_of(layer):
+        raise ValueError(
+            f"layer is {layer!r}; wanted its name, as jaxcam.layers lists them, or what "
+            "jaxcam.split returns"
+        )
+    check_layer_of(apply_fn, layer)
+    split_fn = split(apply_fn, layer) if isinstance(layer, str) else layer
+    activations, head = split_fn(variables, image)
+    check_activations(activations, image, layer)
+    return activations, head
 
 
 def _attention(

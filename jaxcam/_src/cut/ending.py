@@ -11,6 +11,7 @@ from jaxtyping import Array, PyTree
 from jaxcam._src.base import ApplyFn
 from jaxcam._src.cut.opened import opened
 from jaxcam._src.cut.programs import CALLS, alone, is_variable, param, programs_in
+from jaxcam._src.cut.softmax import maker
 
 # What may stand between a softmax and the end: numbers only move.
 MOVES = frozenset(
@@ -131,10 +132,10 @@ def _squashed(eqn: Any, makers: dict[Any, Any]) -> tuple[str, Any, int | None] |
 def _softened(eqn: Any, makers: dict[Any, Any]) -> tuple[str, Any, int] | None:
     """The `x` of `exp(x - m) / sum(exp(x - m))`, with an `m` that is the same for all of a sum."""
     numerator, denominator = eqn.invars
-    exp, total = _maker(numerator, makers), _origin(denominator, makers, "reduce_sum")
+    exp, total = maker(numerator, makers), _origin(denominator, makers, "reduce_sum")
     if exp is None or exp.primitive.name != "exp" or total is None:
         return None
-    summed = _maker(total.invars[0], makers)  # the same numbers, though perhaps computed again
+    summed = maker(total.invars[0], makers)  # the same numbers, though perhaps computed again
     if summed is None or (summed.primitive, summed.invars) != (exp.primitive, exp.invars):
         return None
     return _unshifted(exp.invars[0], total, makers)
@@ -142,13 +143,13 @@ def _softened(eqn: Any, makers: dict[Any, Any]) -> tuple[str, Any, int] | None:
 
 def _unlogged(eqn: Any, makers: dict[Any, Any]) -> tuple[str, Any, int] | None:
     """The `x` of `exp(y - log(sum(exp(y))))` with `y = x` or `x - m`: of a log-softmax."""
-    less = _maker(eqn.invars[0], makers)
+    less = maker(eqn.invars[0], makers)
     if less is None or less.primitive.name != "sub":
         return None
     power, subtracted = less.invars
     log = _origin(subtracted, makers, "log")
     total = log and _origin(log.invars[0], makers, "reduce_sum")
-    exp = total and _maker(total.invars[0], makers)
+    exp = total and maker(total.invars[0], makers)
     if exp is None or exp.primitive.name != "exp" or exp.invars[0] is not power:
         return None
     return _unshifted(power, total, makers)
@@ -157,13 +158,13 @@ def _unlogged(eqn: Any, makers: dict[Any, Any]) -> tuple[str, Any, int] | None:
 def _inverted(eqn: Any, makers: dict[Any, Any]) -> tuple[str, Any, None] | None:
     """The `x` of `1 / (1 + exp(-x))`, of a sigmoid that is written out."""
     one, denominator = eqn.invars
-    plus = _maker(denominator, makers)
+    plus = maker(denominator, makers)
     if not _is_one(one) or plus is None or plus.primitive.name != "add":
         return None
-    exp = next((_maker(v, makers) for v in plus.invars if not _is_one(v)), None)
+    exp = next((maker(v, makers) for v in plus.invars if not _is_one(v)), None)
     if exp is None or exp.primitive.name != "exp" or not any(map(_is_one, plus.invars)):
         return None
-    negated = _maker(exp.invars[0], makers)
+    negated = maker(exp.invars[0], makers)
     if negated is None or negated.primitive.name != "neg":
         return None
     return "sigmoid", negated.invars[0], None
@@ -174,7 +175,7 @@ _ENDINGS = {"div": [_softened, _inverted], "exp": [_unlogged]}  # by their last 
 
 def _unshifted(power: Any, total: Any, makers: dict[Any, Any]) -> tuple[str, Any, int]:
     """The softmax of `x`, given as `x - m` with `m` the largest of those in a sum, or as it is."""
-    axes, shift, logits = {*param(total, "axes")}, _maker(power, makers), power
+    axes, shift, logits = {*param(total, "axes")}, maker(power, makers), power
     if shift is not None and shift.primitive.name == "sub":
         value, subtracted = shift.invars
         largest = _origin(subtracted, makers, "reduce_max")
@@ -185,15 +186,6 @@ def _unshifted(power: Any, total: Any, makers: dict[Any, Any]) -> tuple[str, Any
 
 def _is_one(v: Any) -> bool:
     return not is_variable(v) and np.size(v.val) == 1 and bool(np.all(v.val == 1))
-
-
-def _maker(v: Any, makers: dict[Any, Any]) -> Any:
-    """The equation that a value comes from, by another precision alone; None for a number."""
-    eqn = makers.get(v) if is_variable(v) else None
-    while eqn is not None and eqn.primitive.name == "convert_element_type":
-        (v,) = eqn.invars
-        eqn = makers.get(v) if is_variable(v) else None
-    return eqn
 
 
 def _origin(v: Any, makers: dict[Any, Any], kind: str) -> Any:

@@ -27,17 +27,17 @@ def softmaxes(jaxpr: Any) -> dict[Any, Softmax]:
 
 def _softmax(above: Any, below: Any, makers: dict[Any, Any]) -> Softmax | None:
     """What the quotient of two variables is a softmax of."""
-    exp, total, axes = _maker(above, makers), *_sum_behind(below, makers)
+    exp, total, axes = maker(above, makers), *_sum_behind(below, makers)
     if exp is None or total is None or exp.primitive.name != "exp":
         return None
-    summed = _maker(total.invars[0], makers)  # the same numbers, though perhaps computed again
+    summed = maker(total.invars[0], makers)  # the same numbers, though perhaps computed again
     if summed is None or (summed.primitive, summed.invars) != (exp.primitive, exp.invars):
         return None
     (logits,), (axis, *more) = exp.invars, param(total, "axes")
     left = [a for a in range(logits.aval.ndim) if a != axis and logits.aval.shape[a] > 1]
     if more or not is_variable(logits) or axes != left:
         return None
-    shift = _maker(logits, makers)
+    shift = maker(logits, makers)
     if shift is not None and shift.primitive.name == "sub":
         value, subtracted = shift.invars
         alike = is_variable(value) and value.aval.shape == logits.aval.shape
@@ -49,7 +49,7 @@ def _softmax(above: Any, below: Any, makers: dict[Any, Any]) -> Softmax | None:
 def _sum_behind(v: Any, makers: dict[Any, Any]) -> tuple[Any, list[int]]:
     """The sum that a value repeats, or None, and where the value has the axes left in that sum."""
     axes = list(range(v.aval.ndim))
-    while eqn := _maker(v, makers):
+    while eqn := maker(v, makers):
         if eqn.primitive.name == "reduce_sum":
             return eqn, [a for a, size in zip(axes, v.aval.shape, strict=True) if size > 1]
         if eqn.primitive.name != "broadcast_in_dim":
@@ -59,8 +59,8 @@ def _sum_behind(v: Any, makers: dict[Any, Any]) -> tuple[Any, list[int]]:
     return None, []
 
 
-def _maker(v: Any, makers: dict[Any, Any]) -> Any:
-    """The equation that a value comes from, by another precision alone."""
+def maker(v: Any, makers: dict[Any, Any]) -> Any:
+    """The equation that a value comes from, by another precision alone; None for a number."""
     while is_variable(v) and v in makers:
         if makers[v].primitive.name != "convert_element_type" or not is_floating(v):
             return makers[v]
