@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxcam._src.base import ApplyFn, Convention, Head, ModelWarning, ScoreFn, SplitFn
+from jaxcam._src.cut import maker_of
 from jaxcam._src.scores import wants_logits
 
 
@@ -78,8 +79,13 @@ def _looks_channels_first(shape: tuple[int, ...]) -> bool:
     return shape[0] in (1, 3, 4) and 8 <= short <= long <= 4 * short
 
 
-def check_layer_of(apply_fn: ApplyFn, layer: str | SplitFn) -> None:
-    """Refuses a layer that was cut out of another model, whose output would be explained."""
+def check_layer_of(apply_fn: ApplyFn, layer: Any) -> None:
+    """Refuses what is no layer, or cut out of another model, whose output would be explained."""
+    if not (isinstance(layer, str) or callable(layer)) or maker_of(layer):
+        raise ValueError(
+            f"layer is {layer!r}; wanted its name, as jaxcam.layers lists them, or what "
+            "jaxcam.split returns"
+        )
     of = getattr(layer, "apply_fn", apply_fn)
     if of is not apply_fn:
         raise ValueError(

@@ -31,7 +31,7 @@ from jaxcam._src.checks import (
     wants,
 )
 from jaxcam._src.conventions.paper import paper
-from jaxcam._src.cut import attended, check_apply_fn, maker_of, split
+from jaxcam._src.cut import attended, check_apply_fn, split
 from jaxcam._src.maps import REASONS, flatness, sound
 from jaxcam._src.methods.gradient import grad_cam
 from jaxcam._src.scores import likeliest, logit
@@ -193,11 +193,6 @@ def _cut(
     apply_fn: ApplyFn, layer: Any, variables: PyTree, image: Array
 ) -> tuple[Array, Callable[[Array], Any]]:
     """The activations, and what the model makes of them; refuses a layer that has no map."""
-    if not (isinstance(layer, str) or callable(layer)) or maker_of(layer):
-        raise ValueError(
-            f"layer is {layer!r}; wanted its name, as jaxcam.layers lists them, or what "
-            "jaxcam.split returns"
-        )
     check_layer_of(apply_fn, layer)
     split_fn = split(apply_fn, layer) if isinstance(layer, str) else layer
     activations, head = split_fn(variables, image)
