@@ -78,14 +78,15 @@ def _golden() -> dict[str, np.ndarray]:
 def _draws(tables, other=None):
     """Keys are counted, and of each comes what the libraries were given for that sample."""
 
-    def order(key, size):  # with a key that was not split, of ties, of which there are none
-        return tables["orders"][key if jnp.issubdtype(key.dtype, jnp.integer) else 0]
+    def lots(key, shape, dtype):  # with a key that was not split, of ties, of which there are none
+        order = tables["orders"][key if jnp.issubdtype(key.dtype, jnp.integer) else 0]
+        return order.astype(dtype).reshape(shape)
 
     fixed = {
         "split": lambda key, num=2: jnp.arange(num),
         "normal": lambda key, shape, dtype: tables["normal"][key][..., : shape[-1]],
         "uniform": lambda key, shape, dtype, low, high: high * tables["uniform"][key],
-        "permutation": order,
+        "bits": lots,
         "randint": lambda *_: other,
     }
     with pytest.MonkeyPatch.context() as patch:

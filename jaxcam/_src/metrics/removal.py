@@ -124,9 +124,8 @@ def road(
 def ranks(values: Float[Array, "*size"], key: Array) -> Int[Array, "*size"]:
     """The place of each value, the largest first; equal values in a random order of the key."""
     flat = values.reshape(-1)
-    tie = jax.random.permutation(key, flat.size)
-    order = jnp.lexsort((tie, -flat))
-    places = jnp.arange(flat.size, dtype=order.dtype)
+    places, lots = jnp.arange(flat.size), jax.random.bits(key, flat.shape, jnp.uint32)
+    *_, order = jax.lax.sort((-flat, lots, places), num_keys=2)
     return jnp.zeros_like(order).at[order].set(places).reshape(values.shape)
 
 
@@ -178,12 +177,15 @@ def _neighbours(values: Float[Array, "*spatial C"]) -> Float[Array, "*spatial C"
     steps = np.abs(np.stack(np.meshgrid(*[(-1, 0, 1)] * rank, indexing="ij"))).sum(0)
     weights = np.where(steps > 0, 2.0 ** (1 - steps), 0)
     padded = jnp.pad(values, [(1, 1)] * rank + [(0, 0)])
-    shifted = [
-        w * padded[tuple(slice(i, i + n) for i, n in zip(at, values.shape[:-1], strict=True))]
-        for at, w in np.ndenumerate(weights)
-        if w
-    ]
-    return jnp.stack(shifted).sum(0)
+    # Not stacked and summed: the compiler would write all of them out before it adds.
+    return sum(
+        (
+            w * padded[tuple(slice(i, i + n) for i, n in zip(at, values.shape[:-1], strict=True))]
+            for at, w in np.ndenumerate(weights)
+            if w
+        ),
+        start=jnp.zeros_like(values),
+    )
 
 
 def _scores(
@@ -208,9 +210,10 @@ def _imputed_scores(
     counts = jnp.asarray([min(round(s * place.size), place.size - 1) for s in shares], place.dtype)
     noise = 0.01 * jax.random.normal(noise_key, trial.image.shape, trial.image.dtype)
 
-    def score(count: Array) -> Array:
+    def without(count: Array) -> Array:
         removed = place < count
         filled = imputed(trial.image, removed)
-        return trial.score_image(jnp.where(removed[..., None], filled + noise, filled))
+        return jnp.where(removed[..., None], filled + noise, filled)
 
-    return mapped(score, counts, chunk_size)
+    # One by one: each solver stops by itself, and works on what a cache holds.
+    return mapped(trial.score_image, jax.lax.map(without, counts), chunk_size)
