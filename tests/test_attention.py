@@ -528,7 +528,16 @@ def _masked(q, k, v):
     return jnp.einsum("hqk,hke->hqe", weights.astype(jnp.bfloat16), v.astype(jnp.bfloat16))
 
 
-@pytest.mark.parametrize("attend", [_jax_attention, jax.vmap(_of_one_head), _keys_first, _masked])
+def _with_values_masked(q, k, v):
+    scores = jnp.einsum("hqe,hke->hqk", q, k) / np.sqrt(q.shape[-1]).astype(q.dtype)
+    weights = jax.nn.softmax(scores, where=jnp.ones(scores.shape[1:], bool)[None])
+    return jnp.einsum("hqk,hke->hqe", weights, v)
+
+
+ATTENDS = [_jax_attention, jax.vmap(_of_one_head), _keys_first, _masked, _with_values_masked]
+
+
+@pytest.mark.parametrize("attend", ATTENDS)
 def test_attention_is_found_however_it_is_written(attend):
     q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 9, 4))
 
@@ -539,6 +548,92 @@ def test_attention_is_found_however_it_is_written(attend):
     (weights,) = jaxcam.attention_weights(apply_fn, None, image).values()
     wanted = jax.nn.softmax(jnp.einsum("hqe,hke->hqk", q, k) / 2)
     np.testing.assert_allclose(weights, wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_weights_that_are_masked_are_seen_so():
+    """What a mask takes from them is not seen by the values either."""
+    mask = jnp.tril(jnp.ones((9, 9), bool))
+
+    def attend(q, k, v):
+        return jnp.where(mask, jax.nn.softmax(q @ k.T), 0) @ v
+
+    _, masked, _ = jaxcam.attention_weights(_in_the_middle(attend), *_of_three()).values()
+    assert not masked[0][~mask].any()
+    assert (masked[0][mask] > 0).all()
+
+
+def _of_three():
+    """The variables of a chain of three, and an image."""
+    blocks, image = jax.random.split(jax.random.key(0))
+    return jax.random.normal(blocks, (3, 3, 8, 8)) / 3, jax.random.normal(image, (3, 3, 8))
+
+
+def _in_the_middle(attend):
+    """Three blocks of attention, of which the second attends so."""
+
+    def apply_fn(variables, image):
+        x = jaxcam.tag(image, "grid").reshape(9, 8)
+        for block, how in zip(variables, (_of_one_head, attend, _of_one_head), strict=True):
+            x = x + how(*(x @ weights for weights in block))
+            x = x / jnp.sqrt((x**2).mean(-1, keepdims=True))
+        return x.mean(0)
+
+    return apply_fn
+
+
+def _talking_heads(q, k, v):
+    q, k, v = (x.reshape(9, 2, 4).swapaxes(0, 1) for x in (q, k, v))
+    weights = jax.nn.softmax(q @ k.swapaxes(1, 2))
+    mixed = jnp.einsum("hqk,hg->gqk", weights, jnp.array([[0.9, 0.2], [0.1, 0.8]]))
+    return (mixed @ v).swapaxes(0, 1).reshape(9, 8)
+
+
+def _in_a_branch(q, k, v):
+    return jax.lax.cond(q.sum() > 0, _of_one_head, lambda q, k, v: v, q, k, v)
+
+
+NOT_FOUND = {
+    "cond": _in_a_branch,
+    "custom_jvp_call": jax.custom_jvp(_of_one_head),
+    "dot_general": _talking_heads,
+    "dot_general of exp": lambda q, k, v: jnp.exp(jax.nn.log_softmax(q @ k.T)) @ v,
+    "dot_general of a quotient": lambda q, k, v: (
+        (jnp.exp(q @ k.T) @ v) / jnp.exp(q @ k.T).sum(1, keepdims=True)
+    ),
+    "dot_general of a sigmoid": lambda q, k, v: jax.nn.sigmoid(q @ k.T) @ v,
+    "dot_general of features": lambda q, k, v: jax.nn.elu(q) @ (jax.nn.elu(k).T @ v),
+    "dot_general of a scaled": lambda q, k, v: (0.5 * jax.nn.softmax(q @ k.T)) @ v,
+    "dot_general with a bias": lambda q, k, v: (jax.nn.softmax(q @ k.T) + 0.01) @ v,
+}
+NOT_FOUND["custom_jvp_call"].defjvp(lambda p, t: jax.jvp(_of_one_head, p, t))
+
+
+@pytest.mark.parametrize("name", NOT_FOUND)
+def test_attention_that_is_not_found_is_missed(name):
+    """A product over the layers without one of them would be wrong and look right."""
+    apply_fn, (variables, image) = _in_the_middle(NOT_FOUND[name]), _of_three()
+    assert len(found := jaxcam.attention_weights(apply_fn, variables, image)) == 2
+    tap = jaxcam.tap(apply_fn, "grid", variables, image)
+    message = rf"not found, in `{name.split()[0]}` test_attention.py:\d+ .*layers=, among"
+    for method in (jaxcam.attention_rollout, jaxcam.generic_attention, jaxcam.legrad_final):
+        with pytest.raises(ValueError, match=message):
+            method(tap)
+    assert jaxcam.attention_rollout(tap, layers=[*found]).shape == (3, 3)
+
+
+OTHER_PRODUCTS = {
+    "a gate": lambda q, k, v: q * jax.nn.sigmoid(k.mean(0, keepdims=True)),
+    "each by its own": lambda q, k, v: jnp.einsum("td,td->t", q, k)[:, None] * v,
+    "experts": lambda q, k, v: jnp.einsum("te,td->td", jax.nn.softmax(v @ jnp.ones((8, 3))), v),
+    "attention without projections": lambda q, k, v: _of_one_head(v, v, v),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_PRODUCTS)
+def test_what_is_no_attention_is_not_missed(name):
+    apply_fn, (variables, image) = _in_the_middle(OTHER_PRODUCTS[name]), _of_three()
+    tap = jaxcam.tap(apply_fn, "grid", variables, image)
+    assert jaxcam.attention_rollout(tap).shape == (3, 3)
 
 
 def test_low_precision_is_accumulated_in_float32():

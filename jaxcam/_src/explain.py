@@ -207,6 +207,13 @@ def _attention(
     blocks: Sequence[str] = (),
 ) -> Attention:
     found = attended_fn(layers, blocks)
+    if found.unseen:
+        raise ValueError(
+            f"the model has attention that is not found, in {found.unseen}: no softmax over keys "
+            "that is summed with values, or one in a branch. Choose weights with layers=, among "
+            f"{[*found.weights]} and what is named in the model, jaxcam.tag(weights, name) of "
+            "[heads, queries, keys]"
+        )
 
     def score(offsets: Sequence[Array]) -> Array:
         return jnp.stack([score_logits(x) for x in found.returned_fn(offsets)]).sum()

@@ -20,6 +20,7 @@ from jaxcam._src.cut.frameworks import check_apply_fn
 from jaxcam._src.cut.partition import reaches
 from jaxcam._src.cut.programs import alone, is_variable
 from jaxcam._src.cut.traced import traced
+from jaxcam._src.cut.unseen import unseen
 from jaxcam._src.names import no_such
 
 
@@ -31,20 +32,23 @@ class Attended(NamedTuple):
       returned_fn: an offset of each of the weights -> a list of one, what the model returns; or,
         of each block, what the model makes of its tokens.
       apart: the first two that follow each other though the later does not depend on the earlier.
+      unseen: the equation of attention that was not found; None where names were asked for.
     """
 
     weights: dict[str, Array]
     returned_fn: Callable[[Sequence[Array]], list[Any]]
     apart: tuple[str, str] | None
+    unseen: str | None
 
 
 def attention_weights(apply_fn: ApplyFn, variables: PyTree, image: Array) -> dict[str, Array]:
     """The attention weights that a model makes for one image, found in its program.
 
-    Found is every softmax whose result a matrix product sums with values along its axis, also
-    inside `jax.jit`, `jax.checkpoint` and `scan`, if what the model returns depends on it. It is
-    named after the layer that ended last before it, "block1/attention/value:attention", or
-    "attention" where none did; of several of one name each has its number, "attention[0]".
+    Found is every softmax whose result, masked or not, a matrix product sums with values along its
+    axis, also inside `jax.jit`, `jax.checkpoint` and `scan`, if what the model returns depends on
+    it. It is named after the layer that ended last before it, "block1/attention/value:attention",
+    or "attention" where none did; of several of one name each has its number, "attention[0]". The
+    methods that multiply all of them refuse a model with attention of another kind.
 
     Args:
       apply_fn: `(variables, image) -> logits`, with or without tagged layers.
@@ -93,8 +97,10 @@ def attended(
     program, constants = opened_at(closed, {*(layers or ()), *blocks})
     arguments = [*constants, *jax.tree.leaves((variables, image))]
     ends = _ends(program, blocks)
-    chosen = places(program, layers)
+    chosen, missed = places(program, layers), None
     if layers is None:
+        own = program.invars[len(arguments) - len(jax.tree.leaves(image)) :]
+        missed = unseen(program, own, {place.variable for place in chosen})
         chosen = [each for each in chosen if _returns(program, each)]
     chosen = _last_before(program, chosen, ends) if ends else chosen
     run = _Run(program, arguments, chosen, ends)
@@ -105,7 +111,8 @@ def attended(
         return [jax.tree.unflatten(jax.tree.structure(shapes), leaves) for leaves in outputs]
 
     names = [place.name for place in chosen]
-    return Attended(dict(zip(names, weights, strict=True)), returned_fn, _apart(program, chosen))
+    by_name = dict(zip(names, weights, strict=True))
+    return Attended(by_name, returned_fn, _apart(program, chosen), missed)
 
 
 class _Run(NamedTuple):

@@ -56,7 +56,7 @@ def opened_at(traced: Any, names: Collection[str]) -> tuple[Any, list[Any]]:
     def unrolls(eqn: Any) -> bool:
         program, _ = opened(scan_of(eqn).body, CALLS, keep_tags=True, unrolls=unrolls)
         named = any(is_layer(e) and e.params["name"] in names for e in program.eqns)
-        return named or any(_found(program))
+        return named or has_attention(program)
 
     return opened(traced, CALLS, keep_tags=True, unrolls=unrolls)
 
@@ -89,6 +89,11 @@ def places(program: Any, layers: Sequence[str] | None) -> list[Place]:
     return sorted(chosen, key=lambda place: order[place.variable])
 
 
+def has_attention(program: Any) -> bool:
+    """Whether any attention is found in a program that was opened."""
+    return any(_found(program))
+
+
 def _numbered(given: Iterator[Place]) -> list[Place]:
     """With a number behind the names that are there several times."""
     places = list(given)
@@ -110,34 +115,41 @@ def _tagged(program: Any) -> Iterator[Place]:
 
 def _found(program: Any) -> Iterator[Place]:
     """The softmaxes that a matrix product sums with something else along their axis."""
-    sources, before = softmaxes(program), ""
+    sources, before = softmaxes(program, masked=True), ""
     traces: dict[Any, _Trace] = {}
     names, done = {}, set()
     for eqn in program.eqns:
         before = f"{eqn.params['name']}:" if is_layer(eqn) else before
         for v in eqn.outvars:
             if v in sources:
-                traces[v] = _Trace(v, tuple(range(v.aval.ndim)))
-                names[v] = f"{before}attention"
+                traces[v], names[v] = _start(v), f"{before}attention"
         known = [(side, traces[v]) for side, v in enumerate(eqn.invars) if _in(v, traces)]
         if len(known) != 1:
             continue
         ((side, trace),) = known
-        source = trace.source
+        source, keys = trace.source, sources[trace.source].axis
         if eqn.primitive.name in _MOVES:
             traces[eqn.outvars[0]] = _Trace(source, _MOVES[eqn.primitive.name](eqn, trace.axes))
+        elif eqn.primitive.name == "select_n" and keys in trace.axes:  # a mask: weights of its own
+            (v,) = eqn.outvars
+            sources[v] = sources[source]._replace(axis=trace.axes.index(keys))
+            traces[v], names[v] = _start(v), names[source]
         elif eqn.primitive.name == "dot_general" and source not in done:
-            order = _summed(eqn, side, trace, sources[source].axis)
+            order = _summed(eqn, side, trace, keys)
             if order:
                 done.add(source)
                 yield _place(names[source], source, order)
 
 
 class _Trace(NamedTuple):
-    """A softmax that was moved: which axis of it each axis is; None for a new one."""
+    """A softmax, masked perhaps, that was moved: which axis of it each is; None for a new one."""
 
     source: Any
     axes: tuple[int | None, ...]
+
+
+def _start(v: Any) -> _Trace:
+    return _Trace(v, tuple(range(v.aval.ndim)))
 
 
 class _Order(NamedTuple):

@@ -14,23 +14,31 @@ class Softmax(NamedTuple):
     axis: int
 
 
-def softmaxes(jaxpr: Any) -> dict[Any, Softmax]:
-    """The results of all softmaxes in a program: `exp(y) / sum(exp(y))`."""
+def softmaxes(jaxpr: Any, *, masked: bool = False) -> dict[Any, Softmax]:
+    """The results of all softmaxes in a program: `exp(y) / sum(exp(y))`.
+
+    Args:
+      jaxpr: the program.
+      masked: whether the sum may be one of some, as in `jax.nn.softmax(x, where=mask)`.
+    """
     makers, found = {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars}, {}
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "div":
             above, below = eqn.invars
-            softmax = _softmax(above, below, makers)
+            softmax = _softmax(above, below, makers, masked)
             found |= {eqn.outvars[0]: softmax} if softmax else {}
     return found
 
 
-def _softmax(above: Any, below: Any, makers: dict[Any, Any]) -> Softmax | None:
+def _softmax(above: Any, below: Any, makers: dict[Any, Any], masked: bool) -> Softmax | None:
     """What the quotient of two variables is a softmax of."""
     exp, total, axes = maker(above, makers), *_sum_behind(below, makers)
     if exp is None or total is None or exp.primitive.name != "exp":
         return None
     summed = maker(total.invars[0], makers)  # the same numbers, though perhaps computed again
+    if masked and summed is not None and summed.primitive.name == "select_n":
+        cases = [maker(v, makers) for v in summed.invars[1:]]
+        summed = next((case for case in cases if case and case.primitive.name == "exp"), None)
     if summed is None or (summed.primitive, summed.invars) != (exp.primitive, exp.invars):
         return None
     (logits,), (axis, *more) = exp.invars, param(total, "axes")

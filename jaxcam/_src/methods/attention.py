@@ -44,9 +44,9 @@ def attention_rollout(
       The map, `[*spatial]`, in [0, 1].
 
     Raises:
-      ValueError: there is no attention, or some that runs side by side, as heads in a loop do;
-        weights are not `[heads, tokens, tokens]` of one number of tokens, or these are not the
-        grid of the layer and a few more.
+      ValueError: there is no attention, some that is not found, or some that runs side by side, as
+        heads in a loop do; weights are not `[heads, tokens, tokens]` of one number of tokens, or
+        these are not the grid of the layer and a few more.
 
     >>> vit = jaxcam.digits_vit()
     >>> tap = jaxcam.tap(vit.apply_fn, "grid", vit.variables, image)
