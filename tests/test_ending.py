@@ -1,6 +1,8 @@
 """Models that end in a softmax or a sigmoid: found out, said, and undone exactly."""
 
 import functools
+import subprocess
+import sys
 
 import flax.linen as nn
 import jax
@@ -109,10 +111,6 @@ def test_the_logits_before_a_sigmoid(name):
     np.testing.assert_allclose(logits_fn(case.variables, case.image), wanted, rtol=1e-6)
 
 
-def _attention_like(x):
-    return jax.nn.softmax(x) * 2
-
-
 def _with_a_sink(x):
     e = jnp.exp(x)
     return e / (1 + e.sum())
@@ -139,7 +137,6 @@ def _another_sign(x):
     [
         lambda z: z,
         jax.nn.log_softmax,
-        _attention_like,
         _with_a_sink,
         _another_sum,
         _another_inverse,
@@ -147,8 +144,9 @@ def _another_sign(x):
         _another_shift,
         jnp.tanh,
         lambda z: jnp.exp(z - 1),
-        lambda z: jax.nn.softmax(jnp.stack([z, 2 * z])).reshape(-1),  # one for each group
-        lambda z: jax.nn.softmax(z[None], axis=0)[0],  # ones
+        lambda z: jax.nn.sigmoid(z) * z,
+        lambda z: jnp.clip(z, 0, 1),
+        lambda z: jax.nn.softmax(z) @ jnp.ones((z.size, 2), z.dtype),
     ],
 )
 def test_what_ends_otherwise_is_refused_and_no_word_is_said(squash):
@@ -169,6 +167,41 @@ def test_a_score_of_logits_warns_of_probabilities(squash, score_fn):
     for explain_fn in (explain, jax.jit(explain)):
         with pytest.warns(UserWarning, match=r"ends in a (softmax|sigmoid).*jaxcam\.to_logits"):
             explain_fn(case.variables, case.image)
+
+
+def test_the_warning_names_the_line_of_the_user(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import jax, jaxcam\n"
+        "bundled = jaxcam.digits_relu()\n"
+        "probabilities = lambda v, image: jax.nn.softmax(bundled.apply_fn(v, image))\n"
+        "explain = jax.jit(jaxcam.explainer(probabilities, 'stage3'))\n"
+        "explain(bundled.variables, jaxcam.load_canvases().images[0])\n"
+    )
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert f"{script}:5: ModelWarning: the model ends in a softmax" in ran.stderr
+
+
+BLENDS = {
+    "clipped": lambda z: jnp.clip(jax.nn.softmax(z), 1e-7, 1.0),
+    "its own and the other": lambda z: jnp.stack([1 - jax.nn.sigmoid(z[0]), jax.nn.sigmoid(z[0])]),
+    "the mean of several": lambda z: jax.nn.softmax(jnp.stack([z, 2 * z])).mean(0),
+    "half of two": lambda z: 0.5 * (jax.nn.softmax(z) + jax.nn.softmax(2 * z)),
+    "twice as much": lambda z: jax.nn.softmax(z) * 2,
+    "smoothed": lambda z: 0.9 * jax.nn.softmax(z) + 0.01,
+    "one for each group": lambda z: jax.nn.softmax(jnp.stack([z, 2 * z])).reshape(-1),
+    "the two largest": lambda z: jax.lax.dynamic_slice(jax.nn.softmax(z), (z.argmax(),), (2,)),
+}
+
+
+@pytest.mark.parametrize("name", BLENDS)
+def test_of_what_is_made_of_probabilities_a_score_of_logits_warns(name):
+    case = plain()
+    blended = _ending_in(BLENDS[name])
+    with pytest.raises(ValueError, match=r"no softmax and no sigmoid at its end.*output_fn="):
+        jaxcam.to_logits(blended)(case.variables, case.image)
+    with pytest.warns(UserWarning, match=r"clips, averages or joins probabilities.*output_fn="):
+        jaxcam.explainer(blended, "block2")(case.variables, case.image, 0)
 
 
 def test_a_score_of_ones_own_may_take_probabilities():

@@ -58,7 +58,8 @@ class Head:
 
     Attributes:
       run: the function.
-      ending: "softmax" or "sigmoid" where the model ends in one, and so returns no logits.
+      ending: "softmax" or "sigmoid" where the model ends in one, and "blend" where it clips,
+        averages or joins what they return; so that it returns no logits.
       sees_image: whether the activations depend on the image that the model was given.
     """
 

@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from jaxcam._src.base import ApplyFn, Convention, Head, ModelWarning, ScoreFn, SplitFn
 from jaxcam._src.cut import maker_of
+from jaxcam._src.cut.programs import NOT_THE_USER
 from jaxcam._src.scores import wants_logits
 
 
@@ -136,13 +137,23 @@ def check_shown(head: Head, score_fn: ScoreFn, layer: str | SplitFn) -> None:
             "input of the model; choose another layer or occurrence=, or make that input the image"
         )
     if head.ending and wants_logits(score_fn):
-        warnings.warn(
-            f"the model ends in a {head.ending}, so that it returns probabilities where the score "
-            "wants logits; give jaxcam.to_logits(apply_fn), the same model without it, or a "
-            "score_fn of your own",
-            ModelWarning,
-            stacklevel=3,
+        ends = f"ends in a {head.ending}"
+        way = "give jaxcam.to_logits(apply_fn), the same model without it"
+        if head.ending == "blend":
+            ends = "clips, averages or joins probabilities"
+            way = "let it return logits (in adapters by output_fn=)"
+        _warn(
+            f"the model {ends}, so that it returns no logits, which the score wants; {way}, or a "
+            "score_fn of your own"
         )
+
+
+def _warn(message: str) -> None:
+    """Warns at the line of the user's that led here."""
+    frame, level = inspect.currentframe(), 1
+    while frame and frame.f_code.co_filename.startswith(NOT_THE_USER):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, ModelWarning, stacklevel=level)
 
 
 def check_score(score: Any) -> None:

@@ -11,13 +11,14 @@ from jaxtyping import Array, PyTree
 from jaxcam._src.base import ApplyFn
 from jaxcam._src.cut.opened import opened
 from jaxcam._src.cut.programs import CALLS, alone, is_variable, param, programs_in
-from jaxcam._src.cut.softmax import maker
+from jaxcam._src.cut.softmax import is_floating, maker
 
 # What may stand between a softmax and the end: numbers only move.
 MOVES = frozenset(
     "squeeze reshape slice dynamic_slice transpose broadcast_in_dim convert_element_type copy "
     "sharding_constraint jaxcam_tag".split()
 )
+_BLENDS = MOVES | {*"add sub mul div max min clamp concatenate stack reduce_sum".split()}
 _SPREADS = MOVES | {"reduce_max", "reduce_sum", "stop_gradient", "max"}
 
 
@@ -38,9 +39,15 @@ class Ending(NamedTuple):
 
 
 def name_of_ending(jaxpr: Any) -> str | None:
-    """Whether a program, whose calls are opened, ends in a "softmax" or a "sigmoid"."""
+    """Whether a program, whose calls are opened, ends in a "softmax" or a "sigmoid".
+
+    Or in a "blend" of their results: clipped, averaged, `[1 - p, p]`.
+    """
     found = _ending(jaxpr)
-    return found.name if found else None
+    if found or len(jaxpr.outvars) != 1:
+        return found.name if found else None
+    makers = {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars}
+    return "blend" if _is_blend(jaxpr.outvars[0], makers) else None
 
 
 def logits_of(jaxpr: Any) -> list[Any]:
@@ -106,6 +113,24 @@ def _ending(jaxpr: Any) -> Ending | None:
         moves.append(eqn)
         result = eqn.invars[0]
     return None
+
+
+def _is_blend(v: Any, makers: dict[Any, Any]) -> bool:
+    """Whether a value is made of probabilities and numbers alone."""
+    eqn = makers.get(v) if is_variable(v) else None
+    if eqn is None or _squashed(eqn, makers):
+        return eqn is not None
+    parts = [w for w in eqn.invars if not _is_number(w, makers) and is_floating(w)]
+    return (
+        eqn.primitive.name in _BLENDS and parts != [] and all(_is_blend(w, makers) for w in parts)
+    )
+
+
+def _is_number(v: Any, makers: dict[Any, Any]) -> bool:
+    """Whether a value is one number, which the program has or is given."""
+    while is_variable(v) and v in makers and makers[v].primitive.name in MOVES:
+        (v, *_) = makers[v].invars
+    return v.aval.size == 1 and not (is_variable(v) and v in makers)
 
 
 def _is_of_groups(ending: Ending, returned: Any) -> bool:

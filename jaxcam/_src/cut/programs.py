@@ -11,7 +11,7 @@ import jax
 from jax.extend import core as jex
 
 INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr"}
-_OTHERS = (
+NOT_THE_USER = (
     contextlib.__file__,  # around functions of JAX
     *(f"{where}{os.sep}" for where in (Path(jax.__file__).parent, Path(__file__).parents[2])),
 )
@@ -93,7 +93,7 @@ def name_of(eqn: Any) -> str | None:
 def place_of(eqn: Any) -> str:
     """The line that made an equation, "model.py:31 (attend)"; "" where JAX knows of none."""
     frames = getattr(eqn.source_info.traceback, "frames", ())
-    own = (f for f in frames if not f.file_name.startswith(_OTHERS))
+    own = (f for f in frames if not f.file_name.startswith(NOT_THE_USER))
     return next((f"{Path(f.file_name).name}:{f.line_num} ({f.function_name})" for f in own), "")
 
 
