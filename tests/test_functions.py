@@ -46,6 +46,154 @@ def test_channels_first_are_seen_last():
     )
 
 
+WIDE = jax.random.normal(jax.random.key(3), (12, 8, 3))
+WEIGHTS = {
+    "kernel": jax.random.normal(jax.random.key(4), (3, 3, 3, 7)),
+    "deep": jax.random.normal(jax.random.key(5), (3, 3, 7, 7)) / 5,
+    "dense": jax.random.normal(jax.random.key(6), (7, 4)),
+}
+
+
+def _convolved(x, kernel, strides=(1, 1)):
+    return jax.lax.conv_general_dilated(
+        x, kernel, strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def _pooled(x):
+    ones = (1, 2, 2, 1)
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, ones, ones, "SAME")
+
+
+def _normed(x):
+    """Group normalization: of groups of channels."""
+    groups = x[..., :6].reshape(*x.shape[:-1], 2, 3)
+    normed = groups / jnp.sqrt((groups**2).mean((1, 2, 4), keepdims=True))
+    return jnp.concatenate([normed.reshape(*x.shape[:-1], 6), x[..., 6:]], -1)
+
+
+def _attended(x):
+    tokens = x[0].reshape(-1, 7)
+    return x + (jax.nn.softmax(tokens @ tokens.T) @ tokens).reshape(x.shape)
+
+
+def _scanned(x):
+    return jax.lax.scan(lambda x, scale: (x * scale + 1, x.mean()), x, jnp.array([0.9, 0.8]))[0]
+
+
+def _row_by_row(x):
+    """A recurrent network, from the top to the bottom."""
+
+    def row(before, x):
+        now = jnp.tanh(x + before)
+        return now, now
+
+    rows = jax.lax.scan(row, jnp.zeros_like(x[:, 0]), jnp.moveaxis(x, 1, 0))[1]
+    return jnp.moveaxis(rows, 0, 1)
+
+
+@jax.custom_vjp
+def _own_derivative(x):
+    return jnp.sin(x)
+
+
+_own_derivative.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (g * jnp.cos(x),))
+
+
+STEPS = {
+    "activation": jax.nn.gelu,
+    "pool": _pooled,
+    "norm": _normed,
+    "attention": _attended,
+    "loop": _scanned,
+    "flips": lambda x: x[:, ::-1, 1:],
+    "padding": lambda x: jnp.pad(x, [(0, 0), (1, 1), (2, 2), (0, 0)]),
+    "mapped": jax.vmap(jax.vmap(lambda row: row / (1 + abs(row).max(-1, keepdims=True)))),
+    "recurrence": _row_by_row,
+    "own derivative": _own_derivative,
+    "join": lambda x: jnp.concatenate([x, x[:, :2]], 1),
+    "jit": jax.jit(jax.nn.relu),
+    "checkpoint": jax.checkpoint(jnp.tanh),
+}
+
+
+def _going_on(variables, images, step=jax.nn.relu, entered=lambda x: x):
+    x = _convolved(entered(images), variables["kernel"], (2, 1))
+    x = jaxcam.tag(step(x), "layer")
+    return jax.nn.gelu(_convolved(x, variables["deep"])).mean((1, 2)) @ variables["dense"]
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_model_of_channels_first_may_go_on_with_channels_last(name):
+    """As one of Flax does, whose convolutions have no other order."""
+
+    def transposed(variables, images):
+        return _going_on(variables, images, STEPS[name], lambda x: jnp.moveaxis(x, 1, -1))
+
+    last = jaxcam.from_function(lambda v, x: _going_on(v, x, STEPS[name]))
+    first = jaxcam.from_function(jax.jit(transposed), channels="first")
+    wanted = jaxcam.explainer(last, "layer", jaxcam.layer_cam)(WEIGHTS, WIDE, 1)
+    found = jaxcam.explainer(first, "layer", jaxcam.layer_cam)(WEIGHTS, WIDE, 1)
+    assert jaxcam.layers(first, WEIGHTS, WIDE)[0].shape[-1] == 7
+    chex.assert_trees_all_close(found, wanted, rtol=1e-5, atol=1e-6)
+    assert not wanted.flat
+
+
+def test_layers_of_both_orders_lie_in_one_model():
+    """Also in a loop, whose steps hand on what they took."""
+
+    def block(x, kernel):
+        x = jaxcam.tag(jnp.tanh(x), "first")
+        x = jaxcam.tag(_convolved(jnp.moveaxis(x, 1, -1), kernel), "last")
+        return jnp.moveaxis(x, -1, 1), None
+
+    def function(variables, images):
+        x = _convolved(jnp.moveaxis(images, 1, -1), variables["kernel"])
+        x, _ = jax.lax.scan(block, jnp.moveaxis(x, -1, 1), variables["deep"][None])
+        return x.mean((2, 3)) @ variables["dense"]
+
+    apply_fn = jaxcam.from_function(function, channels="first")
+    assert [layer.shape for layer in jaxcam.layers(apply_fn, WEIGHTS, WIDE)] == [(12, 8, 7)] * 2
+    for layer in ("first", "last"):
+        assert jaxcam.explainer(apply_fn, layer)(WEIGHTS, WIDE, 1).cam.shape == (12, 8)
+
+
+@pytest.mark.parametrize("axes", ["hwk", "whk", "khw", "kwh", "hkw"])
+def test_a_layer_lies_as_the_program_shows(axes):
+    """Also where height, width and channels are of one size."""
+    kernel = jax.random.normal(jax.random.key(8), (3, 3, 3, 8))
+    image = WIDE[:8]
+
+    def apply_fn(variables, image, axes=axes):
+        x = jnp.tanh(_convolved(image[None], variables["kernel"])[0])
+        there = [("hwk").index(axis) for axis in axes]
+        x = jaxcam.tag(jax.nn.relu(x).transpose(there), "layer")
+        return x.sum([axes.index("h"), axes.index("w")]) ** 2
+
+    plain = jaxcam.explainer(lambda v, x: apply_fn(v, x, "hwk"), "layer", jaxcam.layer_cam)
+    wanted = plain({"kernel": kernel}, image, 1)
+    found = jaxcam.explainer(apply_fn, "layer", jaxcam.layer_cam)({"kernel": kernel}, image, 1)
+    chex.assert_trees_all_close(found, wanted, rtol=1e-5, atol=1e-6)
+    mapped = jax.vmap(jaxcam.explainer(apply_fn, "layer", jaxcam.layer_cam), in_axes=(None, 0))
+    both = mapped({"kernel": kernel}, jnp.stack([image, 2 * image]))
+    assert both.heatmap.shape == (2, 8, 8)
+
+
+def test_signals_of_channels_first_may_go_on_as_tokens():
+    signal = jax.random.normal(jax.random.key(7), (10, 3))
+
+    def function(variables, signal):
+        assert signal.shape == (3, 10)
+        tokens = jnp.tanh(signal.T @ variables["kernel"])
+        attended = jax.nn.softmax(tokens @ tokens.T) @ tokens
+        tokens = jaxcam.tag(tokens + attended, "tokens")
+        channels = jaxcam.tag(jnp.tanh(tokens.T), "channels")
+        return channels.mean(1) @ variables["dense"]
+
+    apply_fn = jaxcam.from_function(function, batch=False, channels="first")
+    assert [layer.shape for layer in jaxcam.layers(apply_fn, VARIABLES, signal)] == [(10, 4)] * 2
+
+
 def test_channels_first_without_a_batch():
     def function(variables, image):
         x = jaxcam.tag(jnp.tanh(jnp.einsum("chw,ck->khw", image, variables["kernel"])), "layer")

@@ -95,8 +95,10 @@ def check_layer_of(apply_fn: ApplyFn, layer: Any) -> None:
         )
 
 
-def check_activations(activations: Array, image: Array, layer: str | SplitFn) -> None:
-    """Refuses a layer whose axes are not the image's positions and channels."""
+def check_activations(
+    activations: Array, image: Array, layer: str | SplitFn, is_proven: bool
+) -> None:
+    """Refuses a layer whose axes are not the image's positions and channels, or do not look so."""
     name = f"layer {layer!r}" if isinstance(layer, str) else "the layer"
     if activations.ndim == image.ndim + 1 and len(activations) == 1:
         raise ValueError(
@@ -113,7 +115,9 @@ def check_activations(activations: Array, image: Array, layer: str | SplitFn) ->
             "positions are pooled or flattened; for a batch of images use jax.vmap"
         )
     size, shape = image.shape[:-1], activations.shape
-    if len(size) > 1 and not in_proportion(shape[:-1], size) and in_proportion(shape[1:], size):
+    if is_proven or len(size) == 1:
+        return
+    if not in_proportion(shape[:-1], size) and in_proportion(shape[1:], size):
         raise ValueError(
             f"{name} returns {list(shape)} for an image {list(image.shape)}, which looks like "
             'channels first; wanted channels last: say channels="first" to the adapter or to '

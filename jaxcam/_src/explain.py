@@ -196,7 +196,8 @@ def _cut(
     check_layer_of(apply_fn, layer)
     split_fn = split(apply_fn, layer) if isinstance(layer, str) else layer
     activations, head = split_fn(variables, image)
-    check_activations(activations, image, layer)
+    is_proven = isinstance(head, Head) and head.is_proven
+    check_activations(activations, image, layer, is_proven)
     return activations, head
 
 

@@ -33,8 +33,9 @@ def from_function(
     Args:
       function: `(variables, images) -> logits [1, classes]`.
       batch: whether it takes and returns a batch, which is one image here.
-      channels: "first" where it takes `[1, C, *spatial]`; arrays with as many axes are then taken
-        to have their channels first, while tokens `[1, tokens, K]` of a picture stay as they are.
+      channels: "first" where it takes `[1, C, *spatial]`. A layer lies as the program shows; where
+        it shows nothing, arrays with as many axes are taken to have their channels first too, while
+        tokens `[1, tokens, K]` of a picture stay as they are.
       inputs_fn: `(images, inputs) -> positional arguments of the function after variables`, a
         tuple, or one argument that is none; for a model that takes more than an image.
         `apply_fn` then takes `(variables, inputs)` in place of variables, so that the other

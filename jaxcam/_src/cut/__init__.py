@@ -115,7 +115,8 @@ def split(
 
     def split_fn(variables: PyTree, image: Array) -> tuple[Array, HeadFn]:
         closed, shapes = traced(apply_fn, variables, image)
-        wanted = choose(list(find_hits(closed.jaxpr.eqns)), layer, occurrence, leaf)
+        hits = list(find_hits(closed.jaxpr.eqns))
+        wanted = choose(hits, layer, occurrence, leaf)
         program, constants = opened(closed, wanted=wanted)
         prefix, head = partition(program, layer)
         arguments = [*constants, *jax.tree.leaves((variables, image))]
@@ -129,7 +130,8 @@ def split(
 
         own = prefix.invars[len(arguments) - len(jax.tree.leaves(image)) :]
         sees_image = reaches(prefix, own, prefix.outvars[0])
-        return activations, Head(head_fn, name_of_ending(head), sees_image)
+        is_proven = all(h.is_proven for h in hits if (h.name, h.leaf) == (wanted.name, wanted.leaf))
+        return activations, Head(head_fn, name_of_ending(head), sees_image, is_proven)
 
     split_fn.apply_fn = apply_fn  # pyright: ignore[reportFunctionMemberAccess]
     return split_fn

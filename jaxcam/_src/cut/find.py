@@ -20,6 +20,7 @@ class Hit(NamedTuple):
     dtype: Any
     runs: int
     closed_by: str | None  # the primitive around it that no cut can open
+    is_proven: bool  # whether the program shows which of the array's axes are the layer's positions
 
 
 class Wanted(NamedTuple):
@@ -36,7 +37,8 @@ def find_hits(eqns: Sequence[Any], runs: int = 1, closed_by: str | None = None) 
         kind = eqn.primitive.name
         if is_layer(eqn):
             name, leaf, path = (eqn.params[key] for key in ("name", "leaf", "path"))
-            yield Hit(name, leaf, path, *layer_of(eqn), runs, closed_by)
+            is_proven = eqn.params["lies"].order is not None
+            yield Hit(name, leaf, path, *layer_of(eqn), runs, closed_by, is_proven)
         times = runs * (param(eqn, "length") if kind == "scan" else 1)
         for body in programs_in(eqn) if times else ():
             yield from find_hits(body.eqns, times, closed_by or (None if kind in OPENED else kind))

@@ -50,10 +50,13 @@ class Lies(NamedTuple):
     Attributes:
       layout: of the arrays of the module.
       mapped: how many axes of `jax.vmap` come before its own.
+      order: where each axis of the layer lies in the array without its batch axis, where the
+        program shows it; else it is as the layout says.
     """
 
     layout: Layout = Layout()
     mapped: int = 0
+    order: tuple[int, ...] | None = None
 
     def mapped_once_more(self) -> "Lies":
         """The same under another `jax.vmap`."""
@@ -61,15 +64,17 @@ class Lies(NamedTuple):
 
     def seen(self, x: Any) -> Any:
         """The layer of an array: without the batch axis of one, and channels last."""
-        if self._has_batch(x.shape):
+        if self.has_batch(x.shape):
             x = jax.lax.squeeze(x, (self.mapped,))  # of jax.lax, which traces fast
-        return jax.lax.transpose(x, self._order(x.ndim)) if self._is_moved(x.ndim) else x
+        order = self._order(x.ndim)
+        return x if order == sorted(order) else jax.lax.transpose(x, order)
 
     def unseen(self, x: Any, shape: tuple[int, ...]) -> Any:
         """The array `[*shape]` of a layer: the inverse."""
-        if self._is_moved(x.ndim):
-            x = jax.lax.transpose(x, np.argsort(self._order(x.ndim)))
-        return jax.lax.expand_dims(x, (self.mapped,)) if self._has_batch(shape) else x
+        order = self._order(x.ndim)
+        if order != sorted(order):
+            x = jax.lax.transpose(x, np.argsort(order))
+        return jax.lax.expand_dims(x, (self.mapped,)) if self.has_batch(shape) else x
 
     def seen_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the layer of an array."""
@@ -79,18 +84,19 @@ class Lies(NamedTuple):
     def without_batch(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of an array but for the batch axis of one."""
         start = self.mapped
-        return (*shape[:start], *shape[start + self._has_batch(shape) :])
+        return (*shape[:start], *shape[start + self.has_batch(shape) :])
 
-    def _has_batch(self, shape: tuple[int, ...]) -> bool:
+    def has_batch(self, shape: tuple[int, ...]) -> bool:
+        """Whether an array of this shape has a batch axis of one, behind those of `jax.vmap`."""
         return self.layout.batch and shape[self.mapped :][:1] == (1,)
-
-    def _is_moved(self, ndim: int) -> bool:
-        return 0 < self.layout.channels_first == ndim - self.mapped
 
     def _order(self, ndim: int) -> list[int]:
         """Where each axis of a layer lies in the array without its batch axis."""
+        if self.order is not None:
+            return [*self.order]
         mapped, own = [*range(self.mapped)], [*range(self.mapped, ndim)]
-        return [*mapped, *own[1:], own[0]] if self._is_moved(ndim) else [*mapped, *own]
+        is_first = 0 < self.layout.channels_first == len(own)
+        return [*mapped, *own[1:], own[0]] if is_first else [*mapped, *own]
 
 
 # JAX's tracing caches know this context, so that no trace made outside is used inside.

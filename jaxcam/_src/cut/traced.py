@@ -9,6 +9,7 @@ import jax
 from jaxtyping import PyTree
 
 from jaxcam._src.base import ApplyFn
+from jaxcam._src.cut.axes import laid_as_proven
 
 _OWN = f"{Path(__file__).parents[2]}{os.sep}"
 
@@ -20,7 +21,7 @@ def traced(apply_fn: ApplyFn, variables: PyTree, image: Any) -> tuple[Any, PyTre
       ValueError: what the model, its framework or JAX raises, in one line and with the image.
     """
     try:
-        return jax.make_jaxpr(apply_fn, return_shape=True)(variables, image)
+        closed, shapes = jax.make_jaxpr(apply_fn, return_shape=True)(variables, image)
     except Exception as error:
         *_, last = traceback.extract_tb(error.__traceback__)
         if last.filename.startswith(_OWN) and last.filename != __file__:  # it says what to do
@@ -32,3 +33,5 @@ def traced(apply_fn: ApplyFn, variables: PyTree, image: Any) -> tuple[Any, PyTre
             "as the model takes it (of a batch use jax.vmap(explain, in_axes=(None, 0))), and all "
             f"variables of the model. {type(error).__name__}: {' '.join(str(error).split())}"
         ) from error
+    is_one = len(jax.tree.leaves(image)) == 1
+    return laid_as_proven(closed) if is_one else closed, shapes

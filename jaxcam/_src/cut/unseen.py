@@ -1,6 +1,6 @@
 """Attention that was not found: without a word, a product over all layers would leave it out."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jax.extend import core as jex
@@ -11,7 +11,7 @@ from jaxcam._src.cut.partition import live
 from jaxcam._src.cut.programs import CALLS, is_variable, param, place_of, programs_in
 
 
-def unseen(program: Any, image: Sequence[Any], weights: Collection[Any]) -> str | None:
+def unseen(program: Any, image: Sequence[Any], weights: set[Any]) -> str | None:
     """The equation of the first attention that is not among those found, as text.
 
     Attention compares what depends on the image with what depends on it, and sums values by the
