@@ -751,6 +751,15 @@ def test_an_unknown_layer_is_refused_with_the_nearest_and_all_names():
         jaxcam.split(tagged(net), "x")(VARIABLES, IMAGE)
 
 
+def test_of_an_unknown_layer_the_names_are_those_that_are_listed():
+    def model(variables, image):
+        scale = jaxcam.tag(variables * jnp.ones((2, 2)), "parameter").mean()
+        return jaxcam.tag(image * scale, "layer").sum(axis=(0, 1))
+
+    with pytest.raises(ValueError, match=r"no layer 'laier'\. Did .* There are: layer$"):
+        jaxcam.split(model, "laier")(2.0, IMAGE)
+
+
 def test_an_unknown_layer_among_many_is_refused_with_a_short_list():
     def model(variables, image):
         for i in range(25):

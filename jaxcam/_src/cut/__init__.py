@@ -23,6 +23,7 @@ from jaxcam._src.cut.opened import opened
 from jaxcam._src.cut.partition import partition, reaches
 from jaxcam._src.cut.tag import Layout, batch_of_one, laid_out, mark_image, tag, without_batch
 from jaxcam._src.cut.traced import traced
+from jaxcam._src.names import no_such
 
 __all__ = [
     "Layout",
@@ -116,6 +117,9 @@ def split(
     def split_fn(variables: PyTree, image: Array) -> tuple[Array, HeadFn]:
         closed, shapes = traced(apply_fn, variables, image)
         hits = list(find_hits(closed.jaxpr.eqns))
+        if hits and layer not in {hit.name for hit in hits}:
+            listed = layers(apply_fn, variables, image) or hits
+            raise ValueError(no_such("layer", layer, (each.name for each in listed)))
         wanted = choose(hits, layer, occurrence, leaf)
         program, constants = opened(closed, wanted=wanted)
         prefix, head = partition(program, layer)

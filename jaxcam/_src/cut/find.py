@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 from jaxcam._src.cut.programs import CALLS, is_variable, param, programs_in
 from jaxcam._src.cut.tag import tag_p
-from jaxcam._src.names import no_such
 
 OPENED = {*CALLS, "scan"}
 
@@ -87,8 +86,6 @@ def choose(hits: list[Hit], layer: str, occurrence: int | None, leaf: int | str 
             "from_haiku), or name a value in it with jaxcam.tag"
         )
     named = [hit for hit in hits if hit.name == layer]
-    if not named:
-        raise ValueError(no_such("layer", layer, (hit.name for hit in hits)))
     leaf = _choose_leaf({hit.leaf: hit.path for hit in named}, layer, leaf)
     chosen = [hit for hit in named if hit.leaf == leaf]
     if closed := [hit.closed_by for hit in chosen if hit.closed_by]:
