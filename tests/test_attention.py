@@ -592,18 +592,35 @@ def _in_a_branch(q, k, v):
     return jax.lax.cond(q.sum() > 0, _of_one_head, lambda q, k, v: v, q, k, v)
 
 
+def _attends_by_a_sigmoid(q, k, v):
+    return jax.nn.sigmoid(q @ k.T) @ v
+
+
+def _summed_by_hand(q, k, v):
+    return (jax.nn.softmax(q @ k.T)[..., None] * v[None]).sum(1)
+
+
+def _in_a_loop(q, k, v):
+    return jax.lax.scan(lambda x, _: (x + _attends_by_a_sigmoid(x, k, x), None), v, None, 2)[0]
+
+
+def _while_it_is_small(q, k, v):
+    small = lambda x: abs(x).sum() < 1e-9  # noqa: E731  # one line
+    return jax.lax.while_loop(small, lambda x: _attends_by_a_sigmoid(q, k, x), v)
+
+
 NOT_FOUND = {
     "cond": _in_a_branch,
     "custom_jvp_call": jax.custom_jvp(_of_one_head),
-    "dot_general": _talking_heads,
+    "dot_general in a loop": _in_a_loop,
+    "dot_general in a while": _while_it_is_small,
+    "div": _talking_heads,
+    "div before a sum": _summed_by_hand,
+    "div before a scale": lambda q, k, v: (0.5 * jax.nn.softmax(q @ k.T)) @ v,
+    "div before a bias": lambda q, k, v: (jax.nn.softmax(q @ k.T) + 0.01) @ v,
     "dot_general of exp": lambda q, k, v: jnp.exp(jax.nn.log_softmax(q @ k.T)) @ v,
-    "dot_general of a quotient": lambda q, k, v: (
-        (jnp.exp(q @ k.T) @ v) / jnp.exp(q @ k.T).sum(1, keepdims=True)
-    ),
-    "dot_general of a sigmoid": lambda q, k, v: jax.nn.sigmoid(q @ k.T) @ v,
+    "dot_general of a sigmoid": _attends_by_a_sigmoid,
     "dot_general of features": lambda q, k, v: jax.nn.elu(q) @ (jax.nn.elu(k).T @ v),
-    "dot_general of a scaled": lambda q, k, v: (0.5 * jax.nn.softmax(q @ k.T)) @ v,
-    "dot_general with a bias": lambda q, k, v: (jax.nn.softmax(q @ k.T) + 0.01) @ v,
 }
 NOT_FOUND["custom_jvp_call"].defjvp(lambda p, t: jax.jvp(_of_one_head, p, t))
 
@@ -625,6 +642,7 @@ OTHER_PRODUCTS = {
     "a gate": lambda q, k, v: q * jax.nn.sigmoid(k.mean(0, keepdims=True)),
     "each by its own": lambda q, k, v: jnp.einsum("td,td->t", q, k)[:, None] * v,
     "experts": lambda q, k, v: jnp.einsum("te,td->td", jax.nn.softmax(v @ jnp.ones((8, 3))), v),
+    "a layer that depends on the image": lambda q, k, v: v @ jnp.diag(jax.nn.relu(k.mean(0))),
     "attention without projections": lambda q, k, v: _of_one_head(v, v, v),
 }
 

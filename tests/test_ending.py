@@ -182,7 +182,27 @@ def test_the_warning_names_the_line_of_the_user(tmp_path):
     assert f"{script}:5: ModelWarning: the model ends in a softmax" in ran.stderr
 
 
+def _normed_again(z):
+    """Again and again, which must not take twice as long each time."""
+    p = jax.nn.softmax(z)
+    for _ in range(40):
+        p = p / p.sum()
+    return p
+
+
+def test_an_ensemble_of_which_a_layer_sees_one_is_a_blend():
+    def apply_fn(variables, image):
+        one = jaxcam.tag(jnp.tanh(image @ variables), "one").mean((0, 1))
+        other = jnp.sin(image @ variables).mean((0, 1))
+        return 0.5 * (jax.nn.softmax(one) + jax.nn.softmax(other))
+
+    case = plain()
+    with pytest.warns(UserWarning, match=r"returns what it makes of probabilities"):
+        jaxcam.explainer(apply_fn, "one")(jnp.ones((3, 4)), case.image, 0)
+
+
 BLENDS = {
+    "normed again": _normed_again,
     "clipped": lambda z: jnp.clip(jax.nn.softmax(z), 1e-7, 1.0),
     "its own and the other": lambda z: jnp.stack([1 - jax.nn.sigmoid(z[0]), jax.nn.sigmoid(z[0])]),
     "the mean of several": lambda z: jax.nn.softmax(jnp.stack([z, 2 * z])).mean(0),
@@ -200,7 +220,7 @@ def test_of_what_is_made_of_probabilities_a_score_of_logits_warns(name):
     blended = _ending_in(BLENDS[name])
     with pytest.raises(ValueError, match=r"no softmax and no sigmoid at its end.*output_fn="):
         jaxcam.to_logits(blended)(case.variables, case.image)
-    with pytest.warns(UserWarning, match=r"clips, averages or joins probabilities.*output_fn="):
+    with pytest.warns(UserWarning, match=r"returns what it makes of probabilities.*output_fn="):
         jaxcam.explainer(blended, "block2")(case.variables, case.image, 0)
 
 

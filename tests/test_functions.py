@@ -11,6 +11,7 @@ from flax import nnx
 from flax.training.train_state import TrainState
 
 import jaxcam
+from jaxcam._src.cut.traced import traced
 
 IMAGE = jax.random.normal(jax.random.key(0), (6, 5, 3))
 KERNEL = jax.random.normal(jax.random.key(1), (3, 4))
@@ -81,6 +82,12 @@ def _scanned(x):
     return jax.lax.scan(lambda x, scale: (x * scale + 1, x.mean()), x, jnp.array([0.9, 0.8]))[0]
 
 
+def _in_patches(x):
+    """The numbers of 2 x 4 positions joined, and some of them kept."""
+    parts = x.reshape(1, 3, 2, 2, 4, 7).transpose(0, 1, 3, 2, 4, 5)
+    return parts.reshape(1, 3, 2, 56)[..., :7]
+
+
 def _row_by_row(x):
     """A recurrent network, from the top to the bottom."""
 
@@ -110,6 +117,14 @@ STEPS = {
     "padding": lambda x: jnp.pad(x, [(0, 0), (1, 1), (2, 2), (0, 0)]),
     "mapped": jax.vmap(jax.vmap(lambda row: row / (1 + abs(row).max(-1, keepdims=True)))),
     "recurrence": _row_by_row,
+    "patches": lambda x: (
+        x.reshape(1, 3, 2, 2, 4, 7).transpose(0, 1, 3, 2, 4, 5).reshape(1, 3, 2, 56)[..., :7]
+    ),
+    "larger": lambda x: jax.image.resize(x, (1, 12, 16, 7), "bilinear"),
+    "nearest": lambda x: jax.image.resize(x, (1, 12, 16, 7), "nearest"),
+    "repeat": lambda x: x.repeat(2, 1).repeat(2, 2),
+    "chosen": lambda x: jnp.take(x, jnp.array([3, 1, 0]), axis=1),
+    "branch": lambda x: jax.lax.cond(x.sum() > 0, jnp.sin, jnp.cos, x),
     "own derivative": _own_derivative,
     "join": lambda x: jnp.concatenate([x, x[:, :2]], 1),
     "jit": jax.jit(jax.nn.relu),
@@ -137,6 +152,48 @@ def test_a_model_of_channels_first_may_go_on_with_channels_last(name):
     assert jaxcam.layers(first, WEIGHTS, WIDE)[0].shape[-1] == 7
     chex.assert_trees_all_close(found, wanted, rtol=1e-5, atol=1e-6)
     assert not wanted.flat
+
+
+def test_what_a_program_does_not_show_is_not_proven():
+    """A scatter may put any axis anywhere."""
+    rows, columns, channels = jnp.ogrid[:12, :8, :3]
+
+    def apply_fn(variables, image):
+        x = jaxcam.tag(jnp.zeros((3, 12, 8)).at[channels, rows, columns].set(image), "layer")
+        return (x * variables).sum((1, 2))
+
+    with pytest.raises(ValueError, match=r"\[3, 12, 8\] .*looks like channels first"):
+        jaxcam.explainer(apply_fn, "layer")(2.0, WIDE, 1)
+
+
+def test_channels_last_that_nothing_proves_are_not_taken_for_first():
+    def function(variables, images):
+        x = jnp.take(images.ravel(), jnp.arange(images.size)).reshape(1, 3, 12, 8)
+        x = jaxcam.tag(jnp.moveaxis(x, 1, -1), "layer")
+        return x.mean((1, 2)) @ variables["dense"][:3]
+
+    apply_fn = jaxcam.from_function(function, channels="first")
+    with pytest.raises(ValueError, match=r"\[8, 3, 12\] .*channels last that was taken for chann"):
+        jaxcam.explainer(apply_fn, "layer")(WEIGHTS, WIDE, 1)
+
+
+def test_a_program_without_layers_inside_stays_as_it_is():
+    """So that what JAX has compiled of it is found again."""
+
+    def body(x, scale):
+        return jnp.sin(x * scale), None
+
+    def apply_fn(variables, image):
+        x = jaxcam.tag(image * variables, "layer")
+        return jax.lax.scan(body, x, jnp.ones(3))[0].mean((0, 1))
+
+    program, _ = traced(apply_fn, 2.0, WIDE)
+    again, _ = traced(apply_fn, 2.0, WIDE)
+    (loop,), (same,) = (
+        [eqn.params["jaxpr"] for eqn in p.eqns if eqn.primitive.name == "scan"]
+        for p in (program, again)
+    )
+    assert loop.jaxpr is same.jaxpr
 
 
 def test_layers_of_both_orders_lie_in_one_model():

@@ -61,13 +61,13 @@ class Head:
       ending: "softmax" or "sigmoid" where the model ends in one, and "blend" where it clips,
         averages or joins what they return; so that it returns no logits.
       sees_image: whether the activations depend on the image that the model was given.
-      is_proven: whether the program shows that the axes of the activations are those of the image.
+      axes_proven: whether the program shows that the axes of the activations are the image's.
     """
 
     run: "HeadFn"
     ending: str | None
     sees_image: bool
-    is_proven: bool
+    axes_proven: bool
 
     def __call__(self, activations: Array) -> Any:
         return self.run(activations)

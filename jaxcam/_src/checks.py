@@ -95,10 +95,8 @@ def check_layer_of(apply_fn: ApplyFn, layer: Any) -> None:
         )
 
 
-def check_activations(
-    activations: Array, image: Array, layer: str | SplitFn, is_proven: bool
-) -> None:
-    """Refuses a layer whose axes are not the image's positions and channels, or do not look so."""
+def check_activations(activations: Array, image: Array, layer: str | SplitFn) -> None:
+    """Refuses a layer whose axes are not the image's positions and channels."""
     name = f"layer {layer!r}" if isinstance(layer, str) else "the layer"
     if activations.ndim == image.ndim + 1 and len(activations) == 1:
         raise ValueError(
@@ -114,15 +112,25 @@ def check_activations(
             f"{tokens if activations.ndim == 2 < image.ndim else 'Choose'} a layer before the "
             "positions are pooled or flattened; for a batch of images use jax.vmap"
         )
+
+
+def check_order(activations: Array, image: Array, layer: str | SplitFn) -> None:
+    """Refuses a layer that looks as if its axes were in another order."""
     size, shape = image.shape[:-1], activations.shape
-    if is_proven or len(size) == 1:
+    if len(size) == 1 or in_proportion(shape[:-1], size):
         return
-    if not in_proportion(shape[:-1], size) and in_proportion(shape[1:], size):
+    name = f"layer {layer!r}" if isinstance(layer, str) else "the layer"
+    came = f"{name} returns {list(shape)} for an image {list(image.shape)}, which looks like"
+    if in_proportion(shape[1:], size):
         raise ValueError(
-            f"{name} returns {list(shape)} for an image {list(image.shape)}, which looks like "
-            'channels first; wanted channels last: say channels="first" to the adapter or to '
-            "jaxcam.from_function, or name it with "
+            f'{came} channels first; wanted channels last: say channels="first" to the adapter or '
+            "to jaxcam.from_function, or name it with "
             "jnp.moveaxis(jaxcam.tag(jnp.moveaxis(x, 0, -1), name), -1, 0)"
+        )
+    if in_proportion((shape[-1], *shape[:-2]), size):
+        raise ValueError(
+            f"{came} channels last that was taken for channels first; give apply_fn images with "
+            'channels last, turned around inside, and leave out channels="first"'
         )
 
 
@@ -144,7 +152,7 @@ def check_shown(head: Head, score_fn: ScoreFn, layer: str | SplitFn) -> None:
         ends = f"ends in a {head.ending}"
         way = "give jaxcam.to_logits(apply_fn), the same model without it"
         if head.ending == "blend":
-            ends = "clips, averages or joins probabilities"
+            ends = "returns what it makes of probabilities"
             way = "let it return logits (in adapters by output_fn=)"
         _warn(
             f"the model {ends}, so that it returns no logits, which the score wants; {way}, or a "

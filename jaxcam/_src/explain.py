@@ -25,6 +25,7 @@ from jaxcam._src.checks import (
     check_activations,
     check_explained_by,
     check_layer_of,
+    check_order,
     check_score,
     check_shown,
     checked_image,
@@ -196,8 +197,9 @@ def _cut(
     check_layer_of(apply_fn, layer)
     split_fn = split(apply_fn, layer) if isinstance(layer, str) else layer
     activations, head = split_fn(variables, image)
-    is_proven = isinstance(head, Head) and head.is_proven
-    check_activations(activations, image, layer, is_proven)
+    check_activations(activations, image, layer)
+    if not (isinstance(head, Head) and head.axes_proven):
+        check_order(activations, image, layer)
     return activations, head
 
 
@@ -208,9 +210,9 @@ def _attention(
     blocks: Sequence[str] = (),
 ) -> Attention:
     found = attended_fn(layers, blocks)
-    if found.unseen:
+    if found.missed:
         raise ValueError(
-            f"the model has attention that is not found, in {found.unseen}: no softmax over keys "
+            f"the model has attention that is not found, in {found.missed}: no softmax over keys "
             "that is summed with values, or one in a branch. Choose weights with layers=, among "
             f"{[*found.weights]} and what is named in the model, jaxcam.tag(weights, name) of "
             "[heads, queries, keys]"

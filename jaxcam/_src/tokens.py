@@ -68,7 +68,7 @@ def token_grid(
         activations = tokens[first:].reshape(*shape, -1)
         _check_reach(grid_head, activations, layer)
         if isinstance(head, Head):
-            return activations, dataclasses.replace(head, run=grid_head, is_proven=True)
+            return activations, dataclasses.replace(head, run=grid_head, axes_proven=True)
         return activations, grid_head
 
     split_fn.apply_fn = apply_fn  # pyright: ignore[reportFunctionMemberAccess]

@@ -16,14 +16,13 @@ from jaxcam._src.base import ApplyFn, Head, HeadFn, Layer, SplitFn
 from jaxcam._src.cut.attended import attended, attention_weights
 from jaxcam._src.cut.calls import name_calls
 from jaxcam._src.cut.ending import name_of_ending, to_logits
-from jaxcam._src.cut.find import Hit, choose, find_hits, find_seeing
+from jaxcam._src.cut.find import Hit, choose, find_hits, find_mapped
 from jaxcam._src.cut.frameworks import check_apply_fn, maker_of
 from jaxcam._src.cut.necks import OnTheWay, on_the_way
 from jaxcam._src.cut.opened import opened
 from jaxcam._src.cut.partition import partition, reaches
 from jaxcam._src.cut.tag import Layout, batch_of_one, laid_out, mark_image, tag, without_batch
 from jaxcam._src.cut.traced import traced
-from jaxcam._src.names import no_such
 
 __all__ = [
     "Layout",
@@ -72,14 +71,11 @@ def layers(
     """
     check_apply_fn(apply_fn)
     jaxpr = traced(apply_fn, variables, image)[0].jaxpr
-    own = len(jax.tree.leaves(image))
-    marks = [i >= len(jaxpr.invars) - own for i in range(len(jaxpr.invars))]
-    _, seeing = find_seeing(jaxpr, marks)
+    found = find_hits(jaxpr.eqns) if every else find_mapped(jaxpr, len(jax.tree.leaves(image)))
     runs: dict[Hit, int] = {}
-    for hit in find_hits(jaxpr.eqns):
-        is_mapped = (hit.name, hit.leaf) in seeing and (len(hit.shape) > 1 or not hit.path)
-        if hit.closed_by is None and (every or is_mapped) and fnmatchcase(hit.name, matching):
-            place = hit._replace(runs=0)
+    for hit in found:
+        if hit.closed_by is None and fnmatchcase(hit.name, matching):
+            place = hit._replace(runs=0, axes_proven=True)
             runs[place] = runs.get(place, 0) + hit.runs
     return tuple(
         Layer(hit.name, hit.shape, hit.dtype, count, hit.leaf, hit.path)
@@ -116,11 +112,8 @@ def split(
 
     def split_fn(variables: PyTree, image: Array) -> tuple[Array, HeadFn]:
         closed, shapes = traced(apply_fn, variables, image)
-        hits = list(find_hits(closed.jaxpr.eqns))
-        if hits and layer not in {hit.name for hit in hits}:
-            listed = layers(apply_fn, variables, image) or hits
-            raise ValueError(no_such("layer", layer, (each.name for each in listed)))
-        wanted = choose(hits, layer, occurrence, leaf)
+        leaves = len(jax.tree.leaves(image))
+        wanted, proven = choose(closed.jaxpr, layer, occurrence, leaf, leaves)
         program, constants = opened(closed, wanted=wanted)
         prefix, head = partition(program, layer)
         arguments = [*constants, *jax.tree.leaves((variables, image))]
@@ -132,10 +125,9 @@ def split(
             outputs = jax.core.eval_jaxpr(head, (), *inputs)
             return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
-        own = prefix.invars[len(arguments) - len(jax.tree.leaves(image)) :]
+        own = prefix.invars[len(arguments) - leaves :]
         sees_image = reaches(prefix, own, prefix.outvars[0])
-        is_proven = all(h.is_proven for h in hits if (h.name, h.leaf) == (wanted.name, wanted.leaf))
-        return activations, Head(head_fn, name_of_ending(head), sees_image, is_proven)
+        return activations, Head(head_fn, name_of_ending(program), sees_image, proven)
 
     split_fn.apply_fn = apply_fn  # pyright: ignore[reportFunctionMemberAccess]
     return split_fn

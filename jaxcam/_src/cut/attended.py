@@ -17,10 +17,10 @@ from jaxcam._src.base import ApplyFn
 from jaxcam._src.cut.attention import Place, opened_at, places
 from jaxcam._src.cut.find import is_layer
 from jaxcam._src.cut.frameworks import check_apply_fn
+from jaxcam._src.cut.missed import missed
 from jaxcam._src.cut.partition import reaches
 from jaxcam._src.cut.programs import alone, is_variable
 from jaxcam._src.cut.traced import traced
-from jaxcam._src.cut.unseen import unseen
 from jaxcam._src.names import no_such
 
 
@@ -32,13 +32,14 @@ class Attended(NamedTuple):
       returned_fn: an offset of each of the weights -> a list of one, what the model returns; or,
         of each block, what the model makes of its tokens.
       apart: the first two that follow each other though the later does not depend on the earlier.
-      unseen: the equation of attention that was not found; None where names were asked for.
+      missed: the primitive and the line of attention that was not found; None where names were
+        asked for.
     """
 
     weights: dict[str, Array]
     returned_fn: Callable[[Sequence[Array]], list[Any]]
     apart: tuple[str, str] | None
-    unseen: str | None
+    missed: str | None
 
 
 def attention_weights(apply_fn: ApplyFn, variables: PyTree, image: Array) -> dict[str, Array]:
@@ -56,8 +57,8 @@ def attention_weights(apply_fn: ApplyFn, variables: PyTree, image: Array) -> dic
       image: `[*spatial, C]`.
 
     Returns:
-      By name, in the order of execution, `[heads, queries, keys]`; each row sums to 1. Of attention
-      in windows `[windows, heads, queries, keys]`.
+      By name, in the order of execution, `[heads, queries, keys]`; each row sums to 1, or to less
+      where a mask follows the softmax. Of attention in windows `[windows, heads, queries, keys]`.
 
     Raises:
       ValueError: `apply_fn` is a model, or its program shows no attention.
@@ -97,10 +98,10 @@ def attended(
     program, constants = opened_at(closed, {*(layers or ()), *blocks})
     arguments = [*constants, *jax.tree.leaves((variables, image))]
     ends = _ends(program, blocks)
-    chosen, missed = places(program, layers), None
+    chosen, other = places(program, layers), None
     if layers is None:
         own = program.invars[len(arguments) - len(jax.tree.leaves(image)) :]
-        missed = unseen(program, own, {place.variable for place in chosen})
+        other = missed(program, own, chosen)
         chosen = [each for each in chosen if _returns(program, each)]
     chosen = _last_before(program, chosen, ends) if ends else chosen
     run = _Run(program, arguments, chosen, ends)
@@ -112,7 +113,7 @@ def attended(
 
     names = [place.name for place in chosen]
     by_name = dict(zip(names, weights, strict=True))
-    return Attended(by_name, returned_fn, _apart(program, chosen), missed)
+    return Attended(by_name, returned_fn, _apart(program, chosen), other)
 
 
 class _Run(NamedTuple):

@@ -5,15 +5,16 @@ Weights that no layer returns, such as those inside of a framework's attention, 
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from jaxtyping import Array
 
+from jaxcam._src.cut.axes import Axes, moved
 from jaxcam._src.cut.find import is_layer
 from jaxcam._src.cut.opened import opened
 from jaxcam._src.cut.programs import CALLS, is_variable, param, scan_of
-from jaxcam._src.cut.softmax import softmaxes
+from jaxcam._src.cut.softmax import softmaxes, some_summed
 from jaxcam._src.names import no_such
 
 
@@ -27,6 +28,7 @@ class Place(NamedTuple):
       order: the axes of the variable: those of heads, of queries, and that of keys.
       shape: `(heads, queries, keys)`; more before it where values differ along several axes, as
         those of windows do.
+      softmax: the variable of the softmax, of which the weights may be what a mask leaves.
     """
 
     of: str
@@ -34,6 +36,7 @@ class Place(NamedTuple):
     variable: Any
     order: tuple[int, ...]
     shape: tuple[int, ...]
+    softmax: Any
 
     def laid(self, value: Array) -> Array:
         """The value, of this shape."""
@@ -110,12 +113,13 @@ def _tagged(program: Any) -> Iterator[Place]:
         name, (v,) = eqn.params["name"], eqn.outvars
         shape = eqn.params["lies"].without_batch(v.aval.shape)
         if len(shape) in (2, 3):
-            yield Place(name, name, v, tuple(range(v.aval.ndim)), (1, *shape)[-3:])
+            yield Place(name, name, v, tuple(range(v.aval.ndim)), (1, *shape)[-3:], v)
 
 
 def _found(program: Any) -> Iterator[Place]:
-    """The softmaxes that a matrix product sums with something else along their axis."""
-    sources, before = softmaxes(program, masked=True), ""
+    """The softmaxes, masked or not, that a product sums with something else along their axis."""
+    sources, before = softmaxes(program, some_summed), ""
+    softmax_of = {v: v for v in sources}
     traces: dict[Any, _Trace] = {}
     names, done = {}, set()
     for eqn in program.eqns:
@@ -128,24 +132,30 @@ def _found(program: Any) -> Iterator[Place]:
             continue
         ((side, trace),) = known
         source, keys = trace.source, sources[trace.source].axis
-        if eqn.primitive.name in _MOVES:
-            traces[eqn.outvars[0]] = _Trace(source, _MOVES[eqn.primitive.name](eqn, trace.axes))
+        if axes := moved(eqn, trace.axes):
+            traces[eqn.outvars[0]] = _Trace(source, axes)
         elif eqn.primitive.name == "select_n" and keys in trace.axes:  # a mask: weights of its own
             (v,) = eqn.outvars
             sources[v] = sources[source]._replace(axis=trace.axes.index(keys))
+            softmax_of[v] = softmax_of[source]
             traces[v], names[v] = _start(v), names[source]
         elif eqn.primitive.name == "dot_general" and source not in done:
             order = _summed(eqn, side, trace, keys)
             if order:
                 done.add(source)
-                yield _place(names[source], source, order)
+                yield _place(names[source], source, order, softmax_of[source])
 
 
 class _Trace(NamedTuple):
     """A softmax, masked perhaps, that was moved: which axis of it each is; None for a new one."""
 
     source: Any
-    axes: tuple[int | None, ...]
+    axes: Axes
+
+    def is_whole(self, shape: Sequence[int]) -> bool:
+        """Whether an array of this shape has each of its axes: none was joined, or parted."""
+        seen = dict(zip(self.axes, shape, strict=True))
+        return all(seen.get(of, 1) == size for of, size in enumerate(self.source.aval.shape))
 
 
 def _start(v: Any) -> _Trace:
@@ -166,7 +176,8 @@ def _in(v: Any, traces: dict[Any, _Trace]) -> bool:
 def _summed(eqn: Any, side: int, trace: _Trace, keys: int) -> _Order | None:
     """What the axes of the softmax are to a product that sums over its keys; None for another."""
     contracted, batch = (sides[side] for sides in param(eqn, "dimension_numbers"))
-    if [trace.axes[axis] for axis in contracted] != [keys]:
+    is_sum = [trace.axes[axis] for axis in contracted] == [keys]
+    if not is_sum or not trace.is_whole(eqn.invars[side].aval.shape):
         return None
     sizes = trace.source.aval.shape
     free = [axis for axis in range(len(trace.axes)) if axis not in (*contracted, *batch)]
@@ -179,49 +190,9 @@ def _summed(eqn: Any, side: int, trace: _Trace, keys: int) -> _Order | None:
     return _Order(outer, heads, queries, [keys])
 
 
-def _place(name: str, variable: Any, order: _Order) -> Place:
+def _place(name: str, variable: Any, order: _Order, softmax: Any) -> Place:
     sizes = variable.aval.shape
     shape = [math.prod(sizes[axis] for axis in axes) for axes in order[1:]]
     axes = tuple(itertools.chain(*order))
-    return Place(name, name, variable, axes, (*(sizes[axis] for axis in order.outer), *shape))
-
-
-# How an equation moves the axes of its operand ----------------------------------------------------
-
-_Axes = tuple[int | None, ...]
-
-
-def _same(eqn: Any, axes: _Axes) -> _Axes:
-    return axes
-
-
-def _transpose(eqn: Any, axes: _Axes) -> _Axes:
-    return tuple(axes[axis] for axis in param(eqn, "permutation"))
-
-
-def _broadcast(eqn: Any, axes: _Axes) -> _Axes:
-    made: list[int | None] = [None] * eqn.outvars[0].aval.ndim
-    for axis, to in zip(axes, param(eqn, "broadcast_dimensions"), strict=True):
-        made[to] = axis
-    return tuple(made)
-
-
-def _reshape(eqn: Any, axes: _Axes) -> _Axes:
-    """Axes of one number come and go; where others are joined or parted, none is followed."""
-    before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
-    long = iter([axis for axis, size in zip(axes, before, strict=True) if size > 1])
-    if [size for size in before if size > 1] != [size for size in after if size > 1]:
-        return (None,) * len(after)
-    return tuple(next(long) if size > 1 else None for size in after)
-
-
-_MOVES: dict[str, Callable[[Any, _Axes], _Axes]] = {
-    "convert_element_type": _same,
-    "copy": _same,
-    "jaxcam_tag": _same,
-    "sharding_constraint": _same,
-    "transpose": _transpose,
-    "broadcast_in_dim": _broadcast,
-    "reshape": _reshape,
-    "squeeze": _reshape,
-}
+    shape = *(sizes[axis] for axis in order.outer), *shape
+    return Place(name, name, variable, axes, shape, softmax)

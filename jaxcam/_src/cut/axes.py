@@ -5,15 +5,24 @@ of signals with tokens, and a function under `jax.vmap` sees no order of axes at
 lie otherwise than the image did.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from jax.extend import core as jex
 
-from jaxcam._src.cut.programs import CALLS, body_of, is_variable, param, programs_in, scan_of
+from jaxcam._src.cut.programs import (
+    CALLS,
+    body_of,
+    is_variable,
+    name_of,
+    param,
+    programs_in,
+    scan_of,
+)
 from jaxcam._src.cut.tag import tag_p
 
-Axes: TypeAlias = tuple[int | None, ...]  # which of the image's each axis is; None is none of them
+Axes: TypeAlias = tuple[int | None, ...]  # which known one each axis is; None is another, or lost
 
 
 def laid_as_proven(closed: Any) -> Any:
@@ -28,46 +37,60 @@ def laid_as_proven(closed: Any) -> Any:
     return jex.ClosedJaxpr(program, closed.consts)
 
 
+def moved(eqn: Any, axes: Axes) -> Axes | None:
+    """The axes of the result of an equation that only moves numbers; None of another equation."""
+    return _MOVES[eqn.primitive.name](eqn, [axes]) if eqn.primitive.name in _MOVES else None
+
+
+# Through a program --------------------------------------------------------------------------------
+
+
 def _followed(jaxpr: Any, inputs: Sequence[Axes]) -> tuple[Any, list[Axes]]:
     """The program with its tags as proven, and the axes of its results."""
     known = dict(zip(jaxpr.invars, inputs, strict=True))
-    of = lambda v: known.get(v, _none(v)) if is_variable(v) else _none(v)  # noqa: E731
+
+    def axes_of(v: Any) -> Axes:
+        return known.get(v, _none(v)) if is_variable(v) else _none(v)
+
     equations = []
     for eqn in jaxpr.eqns:
-        same, outputs = _through(eqn, [of(v) for v in eqn.invars])
+        proven, outputs = _through(eqn, [axes_of(v) for v in eqn.invars])
         known.update(zip(eqn.outvars, outputs, strict=True))
-        equations.append(same)
-    return jaxpr.replace(eqns=equations), [of(v) for v in jaxpr.outvars]
+        equations.append(proven)
+    # JAX's caches know a program that stays the same object.
+    same = all(one is other for one, other in zip(equations, jaxpr.eqns, strict=True))
+    return jaxpr if same else jaxpr.replace(eqns=equations), [axes_of(v) for v in jaxpr.outvars]
 
 
 def _through(eqn: Any, inputs: list[Axes]) -> tuple[Any, list[Axes]]:
     """An equation with the tags inside as proven, and the axes of its results."""
     kind = eqn.primitive.name
     if eqn.primitive is tag_p:
-        return _tagged(eqn, *inputs)
+        return _tagged(eqn, *inputs), inputs
+    if not any(map(_is_known, inputs)):
+        return eqn, [_none(v) for v in eqn.outvars]
+    if kind in CALLS and name_of(eqn) in _RESIZES:
+        return eqn, inputs[:1]
     if kind in CALLS:
         body, outputs = _followed(body_of(eqn).jaxpr, inputs)
         return _with_body(eqn, CALLS[kind], body), outputs
     if kind == "scan":
         return _looped(eqn, inputs)
-    if kind in ("custom_jvp_call", "custom_vjp_call"):  # closed to a cut
-        return eqn, _followed(next(programs_in(eqn)), inputs)[1]
-    if any(programs_in(eqn)) or not any(map(_is_known, inputs)):
-        return eqn, [_none(v) for v in eqn.outvars]
-    if kind in _RULES:
-        return eqn, [_RULES[kind](eqn, inputs)]
-    return eqn, [_alike(v, inputs) for v in eqn.outvars]
+    if kind in _CLOSED:
+        return eqn, _agreed_by_all(eqn, inputs)
+    return eqn, [_axes_of_result(eqn, v, inputs) for v in eqn.outvars]
 
 
-def _tagged(eqn: Any, axes: Axes) -> tuple[Any, list[Axes]]:
+def _tagged(eqn: Any, axes: Axes) -> Any:
+    """The tag with the order of its axes, if each position is there once and one axis is left."""
     lies, own = eqn.params["lies"], [*axes]
     if lies.has_batch(eqn.outvars[0].aval.shape):
         del own[lies.mapped]
     positions = [*range(len(own) - 1)]
-    if own and sorted(axis for axis in own if axis is not None) == positions:
-        order = (*map(own.index, positions), own.index(None))
-        eqn = eqn.replace(params={**eqn.params, "lies": lies._replace(order=order)})
-    return eqn, [axes]
+    if not own or sorted(axis for axis in own if axis is not None) != positions:
+        return eqn
+    order = (*map(own.index, positions), own.index(None))
+    return eqn.replace(params={**eqn.params, "lies": lies._replace(order=order)})
 
 
 def _looped(eqn: Any, inputs: list[Axes]) -> tuple[Any, list[Axes]]:
@@ -89,8 +112,19 @@ def _looped(eqn: Any, inputs: list[Axes]) -> tuple[Any, list[Axes]]:
     return _with_body(eqn, "jaxpr", body), [*carry, *((steps, *y) for y in outputs[scan.carry :])]
 
 
+def _agreed_by_all(eqn: Any, inputs: list[Axes]) -> list[Axes]:
+    """The axes of the results of all programs inside, which take the last operands."""
+    said = [
+        _followed(body, inputs[len(inputs) - len(body.invars) :])[1] for body in programs_in(eqn)
+    ]
+    results = zip(*said, strict=True)
+    return [tuple(map(_agreed, zip(*axes, strict=True))) for axes in results]
+
+
 def _with_body(eqn: Any, key: str, body: Any) -> Any:
     whole = eqn.params[key]
+    if body is (whole.jaxpr if isinstance(whole, jex.ClosedJaxpr) else whole):
+        return eqn
     body = jex.ClosedJaxpr(body, whole.consts) if isinstance(whole, jex.ClosedJaxpr) else body
     return eqn.replace(params={**eqn.params, key: body})
 
@@ -103,20 +137,28 @@ def _is_known(axes: Axes) -> bool:
     return any(axis is not None for axis in axes)
 
 
-# What an equation makes of the axes of its operands -----------------------------------------------
-
-
-def _alike(v: Any, inputs: list[Axes]) -> Axes:
-    """Entry by entry, or window by window: each axis is what it is in an operand of this rank."""
-    none = _none(v)
-    alike = (axes for axes in inputs if len(axes) == len(none))
-    return tuple(map(_agreed, zip(none, *alike, strict=True)))
-
-
 def _agreed(said: Sequence[int | None]) -> int | None:
     """What all say that say something."""
     known = {axis for axis in said if axis is not None}
     return known.pop() if len(known) == 1 else None
+
+
+# What an equation makes of the axes of its operands -----------------------------------------------
+
+
+def _axes_of_result(eqn: Any, result: Any, inputs: list[Axes]) -> Axes:
+    kind = eqn.primitive.name
+    if kind in _ALIKE or kind.startswith("reduce_window"):
+        return _alike(eqn, inputs)
+    rule = (_MOVES | _RULES).get(kind)
+    return rule(eqn, inputs) if rule else _none(result)
+
+
+def _alike(eqn: Any, inputs: list[Axes]) -> Axes:
+    """Entry by entry, or window by window: each axis is what it is in an operand of this rank."""
+    none = _none(eqn.outvars[0])
+    alike = (axes for axes in inputs if len(axes) == len(none))
+    return tuple(map(_agreed, zip(none, *alike, strict=True)))
 
 
 def _transpose(eqn: Any, inputs: list[Axes]) -> Axes:
@@ -128,31 +170,54 @@ def _broadcast(eqn: Any, inputs: list[Axes]) -> Axes:
     return tuple(at.get(axis) for axis in range(eqn.outvars[0].aval.ndim))
 
 
-def _reduce(eqn: Any, inputs: list[Axes]) -> Axes:
-    gone = param(eqn, "axes")
-    return tuple(axis for n, axis in enumerate(inputs[0]) if n not in gone)
-
-
 def _reshape(eqn: Any, inputs: list[Axes]) -> Axes:
-    """An axis stays what it is where as many numbers lie before and behind it."""
+    """What is joined or parted is the one axis that is known in it, and that is its outer part."""
     before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
-    at = dict(zip(_places(before), inputs[0], strict=True))
-    return tuple(at.get(place) if place[1] > 1 else None for place in _places(after))
+    axes: list[int | None] = [None] * len(after)
+    for joined, parted in _groups(before, after):
+        axes[parted[0]] = _agreed([inputs[0][axis] for axis in joined])
+    return tuple(axes)
 
 
-def _places(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """Of each axis how many numbers lie in front of it, and its size."""
-    front = 1
-    for size in shape:
-        yield front, size
-        front *= size
+def _groups(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
+    """The axes longer than 1 of two shapes, in the smallest groups that hold as many numbers."""
+    if 0 in before:
+        return
+    sides = [[[axis, size] for axis, size in enumerate(s) if size > 1] for s in (before, after)]
+    while all(sides):
+        groups = [[side.pop(0)] for side in sides]
+        while (sizes := [math.prod(size for _, size in g) for g in groups])[0] != sizes[1]:
+            short = sizes.index(min(sizes))
+            groups[short].append(sides[short].pop(0))
+        one, other = ([axis for axis, _ in group] for group in groups)
+        yield one, other
 
 
 def _concatenate(eqn: Any, inputs: list[Axes]) -> Axes:
     """Along an axis in which not all are the image's, such as a class token, none are."""
     joined = param(eqn, "dimension")
-    axes = [*_alike(eqn.outvars[0], inputs)]
+    axes = [*_alike(eqn, inputs)]
     axes[joined] = axes[joined] if all(a[joined] is not None for a in inputs) else None
+    return tuple(axes)
+
+
+def _reduce(eqn: Any, inputs: list[Axes]) -> Axes:
+    gone = param(eqn, "axes")
+    return tuple(axis for n, axis in enumerate(inputs[0]) if n not in gone)
+
+
+def _gather(eqn: Any, inputs: list[Axes]) -> Axes:
+    """Entries chosen along one axis, such as those nearest to where a larger image has its own."""
+    how, sizes = param(eqn, "dimension_numbers"), param(eqn, "slice_sizes")
+    shape = eqn.invars[0].aval.shape
+    along = [axis for axis in range(len(shape)) if sizes[axis] != shape[axis]]
+    is_chosen = len(along) == 1 and how.collapsed_slice_dims == (*along,)
+    if not is_chosen or eqn.outvars[0].aval.ndim != len(shape):
+        return _none(eqn.outvars[0])
+    axes: list[int | None] = [inputs[0][along[0]]] * len(shape)
+    rest = (axis for n, axis in enumerate(inputs[0]) if n != along[0])
+    for to, axis in zip(how.offset_dims, rest, strict=True):
+        axes[to] = axis
     return tuple(axes)
 
 
@@ -167,10 +232,8 @@ def _convolution(eqn: Any, inputs: list[Axes]) -> Axes:
 def _product(eqn: Any, inputs: list[Axes]) -> Axes:
     """Of a matrix product: the axes that both share, those of the one, those of the other."""
     contracted, batch = param(eqn, "dimension_numbers")
-    shared = [
-        _agreed([a[n] for a, n in zip(inputs, pair, strict=True)])
-        for pair in zip(*batch, strict=True)
-    ]
+    pairs = zip(*batch, strict=True)
+    shared = [_agreed([axes[n] for axes, n in zip(inputs, pair, strict=True)]) for pair in pairs]
     used = [{*c, *b} for c, b in zip(contracted, batch, strict=True)]
     free = [
         axis
@@ -181,22 +244,30 @@ def _product(eqn: Any, inputs: list[Axes]) -> Axes:
     return (*shared, *free)
 
 
-def _lost(eqn: Any, inputs: list[Axes]) -> Axes:
-    return _none(eqn.outvars[0])
-
-
-_RULES: dict[str, Callable[[Any, list[Axes]], Axes]] = {
-    "transpose": _transpose,
+_CLOSED = ("cond", "custom_jvp_call", "custom_vjp_call")  # in which nothing can be cut
+_RESIZES = ("_resize", "_scale_and_translate")  # functions of jax.image
+_SAME = dict.fromkeys("convert_element_type copy jaxcam_tag sharding_constraint".split(), _alike)
+_MOVES: dict[str, Callable[[Any, list[Axes]], Axes]] = _SAME | {
     "broadcast_in_dim": _broadcast,
     "reshape": _reshape,
     "squeeze": _reshape,
-    "expand_dims": _reshape,
+    "transpose": _transpose,
+}
+_RULES: dict[str, Callable[[Any, list[Axes]], Axes]] = {
     "concatenate": _concatenate,
     "conv_general_dilated": _convolution,
     "dot_general": _product,
-    "gather": _lost,
+    "gather": _gather,
     **dict.fromkeys(
-        "reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or argmax argmin".split(),
+        "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum".split(),
         _reduce,
     ),
 }
+_ALIKE = frozenset(
+    "abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp cos cosh "
+    "cumlogsumexp cummax cummin cumprod cumsum digamma div dynamic_slice dynamic_update_slice eq "
+    "erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma log log1p "
+    "logistic lt max min mul ne neg nextafter not optimization_barrier or pad pow reduce_precision "
+    "rem rev round rsqrt select_and_gather_add select_n sign sin sinh slice sort split sqrt square "
+    "stop_gradient sub tan tanh xor".split()
+)

@@ -39,15 +39,16 @@ class Ending(NamedTuple):
 
 
 def name_of_ending(jaxpr: Any) -> str | None:
-    """Whether a program, whose calls are opened, ends in a "softmax" or a "sigmoid".
+    """What a program, whose calls are opened, ends in.
 
-    Or in a "blend" of their results: clipped, averaged, `[1 - p, p]`.
+    Returns:
+      "softmax" or "sigmoid"; "blend" where what they return is clipped, averaged or joined; None
+      for all else.
     """
     found = _ending(jaxpr)
-    if found or len(jaxpr.outvars) != 1:
-        return found.name if found else None
-    makers = {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars}
-    return "blend" if _is_blend(jaxpr.outvars[0], makers) else None
+    if found:
+        return found.name
+    return "blend" if len(jaxpr.outvars) == 1 and jaxpr.outvars[0] in _blends(jaxpr) else None
 
 
 def logits_of(jaxpr: Any) -> list[Any]:
@@ -115,15 +116,16 @@ def _ending(jaxpr: Any) -> Ending | None:
     return None
 
 
-def _is_blend(v: Any, makers: dict[Any, Any]) -> bool:
-    """Whether a value is made of probabilities and numbers alone."""
-    eqn = makers.get(v) if is_variable(v) else None
-    if eqn is None or _squashed(eqn, makers):
-        return eqn is not None
-    parts = [w for w in eqn.invars if not _is_number(w, makers) and is_floating(w)]
-    return (
-        eqn.primitive.name in _BLENDS and parts != [] and all(_is_blend(w, makers) for w in parts)
-    )
+def _blends(jaxpr: Any) -> set[Any]:
+    """The values that are made of probabilities and numbers alone."""
+    makers, found = {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars}, set()
+    for eqn in jaxpr.eqns:
+        if _squashed(eqn, makers):
+            found.update(eqn.outvars)
+        elif eqn.primitive.name in _BLENDS:
+            parts = {v for v in eqn.invars if not _is_number(v, makers) and is_floating(v)}
+            found.update(eqn.outvars if parts and parts <= found else ())
+    return found
 
 
 def _is_number(v: Any, makers: dict[Any, Any]) -> bool:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from jaxcam._src.cut.programs import CALLS, is_variable, param, programs_in
 from jaxcam._src.cut.tag import tag_p
+from jaxcam._src.names import no_such
 
 OPENED = {*CALLS, "scan"}
 
@@ -19,7 +20,7 @@ class Hit(NamedTuple):
     dtype: Any
     runs: int
     closed_by: str | None  # the primitive around it that no cut can open
-    is_proven: bool  # whether the program shows which of the array's axes are the layer's positions
+    axes_proven: bool  # whether the program shows which axes of the array are the image's
 
 
 class Wanted(NamedTuple):
@@ -29,6 +30,10 @@ class Wanted(NamedTuple):
     leaf: int
     nth: int
 
+    def is_of(self, hit: Hit) -> bool:
+        """Whether a tag is the wanted one, in any run."""
+        return (hit.name, hit.leaf) == (self.name, self.leaf)
+
 
 def find_hits(eqns: Sequence[Any], runs: int = 1, closed_by: str | None = None) -> Iterator[Hit]:
     """Yields every tag with a name in order, with its runs counted through the loops around it."""
@@ -36,8 +41,8 @@ def find_hits(eqns: Sequence[Any], runs: int = 1, closed_by: str | None = None) 
         kind = eqn.primitive.name
         if is_layer(eqn):
             name, leaf, path = (eqn.params[key] for key in ("name", "leaf", "path"))
-            is_proven = eqn.params["lies"].order is not None
-            yield Hit(name, leaf, path, *layer_of(eqn), runs, closed_by, is_proven)
+            proven = eqn.params["lies"].order is not None
+            yield Hit(name, leaf, path, *layer_of(eqn), runs, closed_by, proven)
         times = runs * (param(eqn, "length") if kind == "scan" else 1)
         for body in programs_in(eqn) if times else ():
             yield from find_hits(body.eqns, times, closed_by or (None if kind in OPENED else kind))
@@ -74,11 +79,23 @@ def find_seeing(jaxpr: Any, marks: Sequence[bool]) -> tuple[list[bool], set[tupl
 
 def count_runs(eqns: Sequence[Any], wanted: Wanted) -> int:
     """Counts how often the equations run the wanted layer."""
-    return sum(h.runs for h in find_hits(eqns) if (h.name, h.leaf) == (wanted.name, wanted.leaf))
+    return sum(hit.runs for hit in find_hits(eqns) if wanted.is_of(hit))
 
 
-def choose(hits: list[Hit], layer: str, occurrence: int | None, leaf: int | str | None) -> Wanted:
-    """Picks the run to cut at, or says what to choose instead."""
+def find_mapped(jaxpr: Any, image_leaves: int) -> Iterator[Hit]:
+    """Yields the tags of what depends on the image, the last arguments, and may have positions."""
+    marks = [i >= len(jaxpr.invars) - image_leaves for i in range(len(jaxpr.invars))]
+    _, seeing = find_seeing(jaxpr, marks)
+    for hit in find_hits(jaxpr.eqns):
+        if (hit.name, hit.leaf) in seeing and (len(hit.shape) > 1 or not hit.path):
+            yield hit
+
+
+def choose(
+    jaxpr: Any, layer: str, occurrence: int | None, leaf: int | str | None, image_leaves: int
+) -> tuple[Wanted, bool]:
+    """Picks the run to cut at, and says whether its axes are proven; or what to choose instead."""
+    hits = list(find_hits(jaxpr.eqns))
     if not hits:
         raise ValueError(
             f"there is no layer {layer!r}: the function has no named layers. Wrap the module with "
@@ -86,6 +103,9 @@ def choose(hits: list[Hit], layer: str, occurrence: int | None, leaf: int | str 
             "from_haiku), or name a value in it with jaxcam.tag"
         )
     named = [hit for hit in hits if hit.name == layer]
+    if not named:
+        listed = list(find_mapped(jaxpr, image_leaves)) or hits
+        raise ValueError(no_such("layer", layer, (hit.name for hit in listed)))
     leaf = _choose_leaf({hit.leaf: hit.path for hit in named}, layer, leaf)
     chosen = [hit for hit in named if hit.leaf == leaf]
     if closed := [hit.closed_by for hit in chosen if hit.closed_by]:
@@ -100,7 +120,8 @@ def choose(hits: list[Hit], layer: str, occurrence: int | None, leaf: int | str 
             f"{runs - 1}, or -1 for the last: jaxcam.split(apply_fn, {layer!r}, occurrence=-1), "
             "which jaxcam.explainer takes in place of a name"
         )
-    return Wanted(layer, leaf, (occurrence or 0) % runs)
+    proven = all(hit.axes_proven for hit in chosen)
+    return Wanted(layer, leaf, (occurrence or 0) % runs), proven
 
 
 def _choose_leaf(keys: dict[int, str], layer: str, leaf: int | str | None) -> int:

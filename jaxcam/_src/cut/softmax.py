@@ -1,10 +1,13 @@
 """Softmaxes in a program: quotients of powers and their sum, over one axis."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 
 from jaxcam._src.cut.programs import is_variable, param
+
+_SummedFn: TypeAlias = Callable[[Any, dict[Any, Any]], Any]
 
 
 class Softmax(NamedTuple):
@@ -14,31 +17,40 @@ class Softmax(NamedTuple):
     axis: int
 
 
-def softmaxes(jaxpr: Any, *, masked: bool = False) -> dict[Any, Softmax]:
+def softmaxes(jaxpr: Any, summed_fn: _SummedFn | None = None) -> dict[Any, Softmax]:
     """The results of all softmaxes in a program: `exp(y) / sum(exp(y))`.
 
     Args:
       jaxpr: the program.
-      masked: whether the sum may be one of some, as in `jax.nn.softmax(x, where=mask)`.
+      summed_fn: the equation that makes what is summed, of it and of what makes each variable;
+        None is all of it, `some_summed` leaves some out.
     """
     makers, found = {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars}, {}
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "div":
             above, below = eqn.invars
-            softmax = _softmax(above, below, makers, masked)
+            softmax = _softmax(above, below, makers, summed_fn or maker)
             found |= {eqn.outvars[0]: softmax} if softmax else {}
     return found
 
 
-def _softmax(above: Any, below: Any, makers: dict[Any, Any], masked: bool) -> Softmax | None:
+def some_summed(v: Any, makers: dict[Any, Any]) -> Any:
+    """The equation of an exp that is summed in part, as in `jax.nn.softmax(x, where=mask)`."""
+    eqn = maker(v, makers)
+    if eqn is None or eqn.primitive.name != "select_n":
+        return eqn
+    cases = [maker(case, makers) for case in eqn.invars[1:]]
+    return next((case for case in cases if case and case.primitive.name == "exp"), None)
+
+
+def _softmax(
+    above: Any, below: Any, makers: dict[Any, Any], summed_fn: _SummedFn
+) -> Softmax | None:
     """What the quotient of two variables is a softmax of."""
     exp, total, axes = maker(above, makers), *_sum_behind(below, makers)
     if exp is None or total is None or exp.primitive.name != "exp":
         return None
-    summed = maker(total.invars[0], makers)  # the same numbers, though perhaps computed again
-    if masked and summed is not None and summed.primitive.name == "select_n":
-        cases = [maker(v, makers) for v in summed.invars[1:]]
-        summed = next((case for case in cases if case and case.primitive.name == "exp"), None)
+    summed = summed_fn(total.invars[0], makers)  # the same numbers, though perhaps computed again
     if summed is None or (summed.primitive, summed.invars) != (exp.primitive, exp.invars):
         return None
     (logits,), (axis, *more) = exp.invars, param(total, "axes")

@@ -22,7 +22,7 @@ def _tag_jvp(primals, tangents, **params):
 
 
 def _tag_batch(values, axes, **params):
-    # To the front, so that a layer under vmap has its spatial axes in their usual order.
+    # To the front, which is the usual order of what is mapped, if the program shows no other.
     params["lies"] = params["lies"].mapped_once_more()
     return tag_p.bind(jnp.moveaxis(values[0], axes[0], 0), **params), 0
 
@@ -63,7 +63,7 @@ class Lies(NamedTuple):
         return self._replace(mapped=self.mapped + 1)
 
     def seen(self, x: Any) -> Any:
-        """The layer of an array: without the batch axis of one, and channels last."""
+        """The layer of an array: no batch axis of one, positions as in the image, channels last."""
         if self.has_batch(x.shape):
             x = jax.lax.squeeze(x, (self.mapped,))  # of jax.lax, which traces fast
         order = self._order(x.ndim)
@@ -108,7 +108,8 @@ def tag(value: PyTree, name: str) -> PyTree:
 
     Args:
       value: an array `[*spatial, K]`, or a pytree of them; its floating-point arrays are named.
-        Inside `jaxcam.batch_of_one`, as in a module of a framework, `[1, *spatial, K]`.
+        Where the program shows which axes are the image's, they may lie in any order. Inside
+        `jaxcam.batch_of_one`, as in a module of a framework, `[1, *spatial, K]`.
       name: of the layer.
 
     Returns:
