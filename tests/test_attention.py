@@ -638,7 +638,15 @@ def test_attention_that_is_not_found_is_missed(name):
     assert jaxcam.attention_rollout(tap, layers=[*found]).shape == (3, 3)
 
 
+def _experts(q, k, v):
+    """Each of two experts takes the token that is nearest to it."""
+    chosen = jax.nn.one_hot((v @ jnp.ones((8, 2))).argmax(0), 9).T
+    taken = jnp.tanh(jnp.einsum("te,td->ed", chosen * jax.nn.sigmoid(v[:, :1]), v) @ jnp.eye(8))
+    return jnp.einsum("te,ed->td", chosen, taken)
+
+
 OTHER_PRODUCTS = {
+    "experts that are dispatched to": _experts,
     "a gate": lambda q, k, v: q * jax.nn.sigmoid(k.mean(0, keepdims=True)),
     "each by its own": lambda q, k, v: jnp.einsum("td,td->t", q, k)[:, None] * v,
     "experts": lambda q, k, v: jnp.einsum("te,td->td", jax.nn.softmax(v @ jnp.ones((8, 3))), v),

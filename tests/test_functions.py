@@ -113,7 +113,10 @@ STEPS = {
     "norm": _normed,
     "attention": _attended,
     "loop": _scanned,
-    "flips": lambda x: x[:, ::-1, 1:],
+    "tokens and back": lambda x: jnp.tanh(x.reshape(1, 48, 7) @ jnp.eye(7)).reshape(x.shape),
+    "barrier": lambda x: jax.lax.optimization_barrier((x.transpose(2, 1, 0, 3), x))[1],
+    "crop": lambda x: x[:, 2:, 1:],
+    "flips there and back": lambda x: jnp.sin(x[:, ::-1])[:, ::-1],
     "padding": lambda x: jnp.pad(x, [(0, 0), (1, 1), (2, 2), (0, 0)]),
     "mapped": jax.vmap(jax.vmap(lambda row: row / (1 + abs(row).max(-1, keepdims=True)))),
     "recurrence": _row_by_row,
@@ -152,6 +155,18 @@ def test_a_model_of_channels_first_may_go_on_with_channels_last(name):
     assert jaxcam.layers(first, WEIGHTS, WIDE)[0].shape[-1] == 7
     chex.assert_trees_all_close(found, wanted, rtol=1e-5, atol=1e-6)
     assert not wanted.flat
+
+
+def test_a_layer_that_is_turned_around_is_seen_as_the_image_is():
+    """As the backward half of a recurrent network, or a mirrored image beside the image."""
+
+    def apply_fn(variables, image):
+        mirrored = jaxcam.tag(jnp.tanh(image[::-1, ::-1] * variables), "mirrored")
+        return (mirrored * mirrored[:1]).sum((0, 1))
+
+    activations, head = jaxcam.split(apply_fn, "mirrored")(2.0, WIDE)
+    chex.assert_trees_all_close(activations, jnp.tanh(WIDE * 2.0))
+    chex.assert_trees_all_close(head(activations), apply_fn(2.0, WIDE), rtol=1e-5)
 
 
 def test_what_a_program_does_not_show_is_not_proven():

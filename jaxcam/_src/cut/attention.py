@@ -182,7 +182,7 @@ def _summed(eqn: Any, side: int, trace: _Trace, keys: int) -> _Order | None:
     sizes = trace.source.aval.shape
     free = [axis for axis in range(len(trace.axes)) if axis not in (*contracted, *batch)]
     apart, shared = (
-        [of for axis in axes if (of := trace.axes[axis]) is not None and sizes[of] > 1]
+        [of for axis in axes if isinstance(of := trace.axes[axis], int) and sizes[of] > 1]
         for axes in (batch, free)
     )  # values differ along an axis, or are the same
     queries, outer = shared[-1:], apart[:-1]

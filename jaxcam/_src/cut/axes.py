@@ -22,7 +22,10 @@ from jaxcam._src.cut.programs import (
 )
 from jaxcam._src.cut.tag import tag_p
 
-Axes: TypeAlias = tuple[int | None, ...]  # which known one each axis is; None is another, or lost
+# Which known one an axis is, `~n` where that runs backwards; several with their sizes where they
+# are joined, the outer first; None where it is another, or lost.
+Axis: TypeAlias = int | tuple[tuple[int, int], ...] | None
+Axes: TypeAlias = tuple[Axis, ...]
 
 
 def laid_as_proven(closed: Any) -> Any:
@@ -47,15 +50,17 @@ def moved(eqn: Any, axes: Axes) -> Axes | None:
 
 def _followed(jaxpr: Any, inputs: Sequence[Axes]) -> tuple[Any, list[Axes]]:
     """The program with its tags as proven, and the axes of its results."""
-    known = dict(zip(jaxpr.invars, inputs, strict=True))
+    known = _only_known(jaxpr.invars, inputs)
+    equations = []
 
     def axes_of(v: Any) -> Axes:
-        return known.get(v, _none(v)) if is_variable(v) else _none(v)
+        return (known.get(v) if is_variable(v) else None) or _none(v)
 
-    equations = []
     for eqn in jaxpr.eqns:
-        proven, outputs = _through(eqn, [axes_of(v) for v in eqn.invars])
-        known.update(zip(eqn.outvars, outputs, strict=True))
+        proven = eqn
+        if any(is_variable(v) and v in known for v in eqn.invars):
+            proven, outputs = _through(eqn, [axes_of(v) for v in eqn.invars])
+            known |= _only_known(eqn.outvars, outputs)
         equations.append(proven)
     # JAX's caches know a program that stays the same object.
     same = all(one is other for one, other in zip(equations, jaxpr.eqns, strict=True))
@@ -67,8 +72,6 @@ def _through(eqn: Any, inputs: list[Axes]) -> tuple[Any, list[Axes]]:
     kind = eqn.primitive.name
     if eqn.primitive is tag_p:
         return _tagged(eqn, *inputs), inputs
-    if not any(map(_is_known, inputs)):
-        return eqn, [_none(v) for v in eqn.outvars]
     if kind in CALLS and name_of(eqn) in _RESIZES:
         return eqn, inputs[:1]
     if kind in CALLS:
@@ -76,6 +79,8 @@ def _through(eqn: Any, inputs: list[Axes]) -> tuple[Any, list[Axes]]:
         return _with_body(eqn, CALLS[kind], body), outputs
     if kind == "scan":
         return _looped(eqn, inputs)
+    if kind in ("optimization_barrier", "sort"):  # each result has an operand of its own
+        return eqn, inputs
     if kind in _CLOSED:
         return eqn, _agreed_by_all(eqn, inputs)
     return eqn, [_axes_of_result(eqn, v, inputs) for v in eqn.outvars]
@@ -86,11 +91,14 @@ def _tagged(eqn: Any, axes: Axes) -> Any:
     lies, own = eqn.params["lies"], [*axes]
     if lies.has_batch(eqn.outvars[0].aval.shape):
         del own[lies.mapped]
+    at = {max(axis, ~axis): n for n, axis in enumerate(own) if isinstance(axis, int)}
     positions = [*range(len(own) - 1)]
-    if not own or sorted(axis for axis in own if axis is not None) != positions:
+    if not own or own.count(None) != 1 or sorted(at) != positions:
         return eqn
-    order = (*map(own.index, positions), own.index(None))
-    return eqn.replace(params={**eqn.params, "lies": lies._replace(order=order)})
+    order = (*(at[position] for position in positions), own.index(None))
+    flipped = tuple(position for position in positions if own[at[position]] == ~position)
+    lies = lies._replace(order=order, flipped=flipped)
+    return eqn.replace(params={**eqn.params, "lies": lies})
 
 
 def _looped(eqn: Any, inputs: list[Axes]) -> tuple[Any, list[Axes]]:
@@ -133,11 +141,13 @@ def _none(v: Any) -> Axes:
     return (None,) * len(getattr(v.aval, "shape", ()))
 
 
-def _is_known(axes: Axes) -> bool:
-    return any(axis is not None for axis in axes)
+def _only_known(variables: Sequence[Any], axes: Sequence[Axes]) -> dict[Any, Axes]:
+    """The axes of those variables of which some are known: of most of a program none are."""
+    pairs = zip(variables, axes, strict=True)
+    return {v: of for v, of in pairs if any(axis is not None for axis in of)}
 
 
-def _agreed(said: Sequence[int | None]) -> int | None:
+def _agreed(said: Sequence[Axis]) -> Axis:
     """What all say that say something."""
     known = {axis for axis in said if axis is not None}
     return known.pop() if len(known) == 1 else None
@@ -148,10 +158,11 @@ def _agreed(said: Sequence[int | None]) -> int | None:
 
 def _axes_of_result(eqn: Any, result: Any, inputs: list[Axes]) -> Axes:
     kind = eqn.primitive.name
-    if kind in _ALIKE or kind.startswith("reduce_window"):
-        return _alike(eqn, inputs)
-    rule = (_MOVES | _RULES).get(kind)
-    return rule(eqn, inputs) if rule else _none(result)
+    is_alike = kind in _ALIKE or kind.startswith("reduce_window")
+    rule = _alike if is_alike else (_MOVES | _RULES).get(kind)
+    axes = rule(eqn, inputs) if rule else _none(result)
+    pairs = zip(axes, result.aval.shape, strict=True)
+    return tuple(axis if _fits(axis, size) else None for axis, size in pairs)
 
 
 def _alike(eqn: Any, inputs: list[Axes]) -> Axes:
@@ -159,6 +170,19 @@ def _alike(eqn: Any, inputs: list[Axes]) -> Axes:
     none = _none(eqn.outvars[0])
     alike = (axes for axes in inputs if len(axes) == len(none))
     return tuple(map(_agreed, zip(none, *alike, strict=True)))
+
+
+def _fits(axis: Axis, size: int) -> bool:
+    """Whether an axis of this size may be that one: of joined ones all numbers are there."""
+    return not isinstance(axis, tuple) or math.prod(n for _, n in axis) == size
+
+
+def _reversed(eqn: Any, inputs: list[Axes]) -> Axes:
+    backwards = param(eqn, "dimensions")
+    return tuple(
+        ((~axis if isinstance(axis, int) else None) if n in backwards else axis)
+        for n, axis in enumerate(inputs[0])
+    )
 
 
 def _transpose(eqn: Any, inputs: list[Axes]) -> Axes:
@@ -171,12 +195,40 @@ def _broadcast(eqn: Any, inputs: list[Axes]) -> Axes:
 
 
 def _reshape(eqn: Any, inputs: list[Axes]) -> Axes:
-    """What is joined or parted is the one axis that is known in it, and that is its outer part."""
     before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
-    axes: list[int | None] = [None] * len(after)
+    axes: list[Axis] = [None] * len(after)
     for joined, parted in _groups(before, after):
-        axes[parted[0]] = _agreed([inputs[0][axis] for axis in joined])
+        parts = [part for n in joined for part in _parts(inputs[0][n], before[n])]
+        for n in parted:
+            axes[n] = _taken(parts, after[n])
     return tuple(axes)
+
+
+def _parts(axis: Axis, size: int) -> list[tuple[Axis, int]]:
+    return [*axis] if isinstance(axis, tuple) else [(axis, size)]
+
+
+def _taken(parts: list[tuple[Axis, int]], size: int) -> Axis:
+    """The axis of this size that the first parts make, which it takes away.
+
+    One known part among others is the axis, as of numbers that are repeated; of a part that is
+    parted, the outer one.
+    """
+    taken, left = [], size
+    while left > 1 and parts:
+        axis, n = parts.pop(0)
+        taken.append((axis, n))
+        if n > left and n % left == 0:
+            parts.insert(0, (None, n // left))
+            left = 1
+        elif left % n == 0:
+            left //= n
+        else:  # numbers that were neither together nor apart
+            parts.clear()
+    known = [part for part in taken if part[0] is not None]
+    if len(known) == 1 and left == 1:
+        return known[0][0]
+    return tuple(known) if known and len(known) == len(taken) else None
 
 
 def _groups(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
@@ -214,7 +266,7 @@ def _gather(eqn: Any, inputs: list[Axes]) -> Axes:
     is_chosen = len(along) == 1 and how.collapsed_slice_dims == (*along,)
     if not is_chosen or eqn.outvars[0].aval.ndim != len(shape):
         return _none(eqn.outvars[0])
-    axes: list[int | None] = [inputs[0][along[0]]] * len(shape)
+    axes: list[Axis] = [inputs[0][along[0]]] * len(shape)
     rest = (axis for n, axis in enumerate(inputs[0]) if n != along[0])
     for to, axis in zip(how.offset_dims, rest, strict=True):
         axes[to] = axis
@@ -223,7 +275,7 @@ def _gather(eqn: Any, inputs: list[Axes]) -> Axes:
 
 def _convolution(eqn: Any, inputs: list[Axes]) -> Axes:
     (batch, _, *positions), _, (to_batch, _, *to) = param(eqn, "dimension_numbers")
-    axes: list[int | None] = [None] * len(inputs[0])
+    axes: list[Axis] = [None] * len(inputs[0])
     for before, after in zip((batch, *positions), (to_batch, *to), strict=True):
         axes[after] = inputs[0][before]
     return tuple(axes)
@@ -258,6 +310,7 @@ _RULES: dict[str, Callable[[Any, list[Axes]], Axes]] = {
     "conv_general_dilated": _convolution,
     "dot_general": _product,
     "gather": _gather,
+    "rev": _reversed,
     **dict.fromkeys(
         "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum".split(),
         _reduce,
@@ -267,7 +320,7 @@ _ALIKE = frozenset(
     "abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp cos cosh "
     "cumlogsumexp cummax cummin cumprod cumsum digamma div dynamic_slice dynamic_update_slice eq "
     "erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma log log1p "
-    "logistic lt max min mul ne neg nextafter not optimization_barrier or pad pow reduce_precision "
-    "rem rev round rsqrt select_and_gather_add select_n sign sin sinh slice sort split sqrt square "
+    "logistic lt max min mul ne neg nextafter not or pad pow reduce_precision "
+    "rem round rsqrt select_and_gather_add select_n sign sin sinh slice split sqrt square "
     "stop_gradient sub tan tanh xor".split()
 )

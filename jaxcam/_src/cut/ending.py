@@ -18,7 +18,10 @@ MOVES = frozenset(
     "squeeze reshape slice dynamic_slice transpose broadcast_in_dim convert_element_type copy "
     "sharding_constraint jaxcam_tag".split()
 )
-_BLENDS = MOVES | {*"add sub mul div max min clamp concatenate stack reduce_sum".split()}
+_BLENDS = MOVES | set(
+    "add sub mul div max min clamp concatenate stack pad rev gather select_n "
+    "reduce_sum reduce_prod reduce_max reduce_min".split()
+)
 _SPREADS = MOVES | {"reduce_max", "reduce_sum", "stop_gradient", "max"}
 
 

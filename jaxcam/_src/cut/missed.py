@@ -18,6 +18,7 @@ from jaxcam._src.cut.programs import (
 )
 from jaxcam._src.cut.softmax import softmaxes, some_summed
 
+_PRODUCTS = ("conv_general_dilated", "dot_general")
 _SUMS = ("add", "add_any", "sub")
 
 
@@ -53,7 +54,9 @@ def _missed(program: Any, image: Sequence[Any], known: set[Any]) -> Iterator[str
         yield from _missed_inside(eqn, moving)
         if not known.isdisjoint(eqn.outvars) or (not is_between and _is_of(eqn, moving, weights)):
             weights.update(eqn.outvars)
-        elif not sums_known and (is_between or _is_of(eqn, moving, compared)):
+        elif sums_known:
+            pass
+        elif is_between or (eqn.primitive.name not in _PRODUCTS and _is_of(eqn, moving, compared)):
             compared.update(eqn.outvars)
         moving.update(eqn.outvars)
 

@@ -52,11 +52,13 @@ class Lies(NamedTuple):
       mapped: how many axes of `jax.vmap` come before its own.
       order: where each axis of the layer lies in the array without its batch axis, where the
         program shows it; else it is as the layout says.
+      flipped: the layer's axes that run backwards in the array.
     """
 
     layout: Layout = Layout()
     mapped: int = 0
     order: tuple[int, ...] | None = None
+    flipped: tuple[int, ...] = ()
 
     def mapped_once_more(self) -> "Lies":
         """The same under another `jax.vmap`."""
@@ -67,11 +69,12 @@ class Lies(NamedTuple):
         if self.has_batch(x.shape):
             x = jax.lax.squeeze(x, (self.mapped,))  # of jax.lax, which traces fast
         order = self._order(x.ndim)
-        return x if order == sorted(order) else jax.lax.transpose(x, order)
+        x = x if order == sorted(order) else jax.lax.transpose(x, order)
+        return jax.lax.rev(x, self.flipped) if self.flipped else x
 
     def unseen(self, x: Any, shape: tuple[int, ...]) -> Any:
         """The array `[*shape]` of a layer: the inverse."""
-        order = self._order(x.ndim)
+        x, order = jax.lax.rev(x, self.flipped) if self.flipped else x, self._order(x.ndim)
         if order != sorted(order):
             x = jax.lax.transpose(x, np.argsort(order))
         return jax.lax.expand_dims(x, (self.mapped,)) if self.has_batch(shape) else x
