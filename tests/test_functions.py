@@ -257,13 +257,16 @@ def test_signals_of_channels_first_may_go_on_as_tokens():
     def function(variables, signal):
         assert signal.shape == (3, 10)
         tokens = jnp.tanh(signal.T @ variables["kernel"])
+        tokens = jnp.concatenate([jnp.ones((1, 4)), tokens])  # a class token
         attended = jax.nn.softmax(tokens @ tokens.T) @ tokens
         tokens = jaxcam.tag(tokens + attended, "tokens")
         channels = jaxcam.tag(jnp.tanh(tokens.T), "channels")
         return channels.mean(1) @ variables["dense"]
 
     apply_fn = jaxcam.from_function(function, batch=False, channels="first")
-    assert [layer.shape for layer in jaxcam.layers(apply_fn, VARIABLES, signal)] == [(10, 4)] * 2
+    assert [layer.shape for layer in jaxcam.layers(apply_fn, VARIABLES, signal)] == [(11, 4)] * 2
+    explain = jaxcam.explainer(apply_fn, jaxcam.token_grid(apply_fn, "channels", extra=1))
+    assert explain(VARIABLES, signal).cam.shape == (10,)
 
 
 def test_channels_first_without_a_batch():

@@ -38,9 +38,9 @@ def from_equinox(
     returns. Functions and static fields are no layers. The module sees one image, in inference
     mode.
 
-    A layer under `jax.vmap` is seen with the mapped axes first, the outermost before the others.
-    So a norm per position is `[H, W, K]` where the outer vmap maps rows, and `[W, H, K]` where it
-    maps columns, which nothing in the program tells from the other.
+    A layer lies as the program shows, also under `jax.vmap`; where it shows nothing, arrays with as
+    many axes as the image have their channels first, and mapped axes come before the others. Of
+    signals with a class token say so by `jaxcam.token_grid(apply_fn, layer, extra=1)`.
 
     Args:
       model: an `equinox.Module`. Its arrays may be `jax.ShapeDtypeStruct`s, to list layers.

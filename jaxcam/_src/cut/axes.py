@@ -5,6 +5,7 @@ of signals with tokens, and a function under `jax.vmap` sees no order of axes at
 lie otherwise than the image did.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
@@ -22,9 +23,17 @@ from jaxcam._src.cut.programs import (
 )
 from jaxcam._src.cut.tag import tag_p
 
+
+@dataclasses.dataclass(frozen=True)
+class Beside:
+    """An axis that holds the known one and others beside it, such as a class token."""
+
+    axis: int
+
+
 # Which known one an axis is, `~n` where that runs backwards; several with their sizes where they
 # are joined, the outer first; None where it is another, or lost.
-Axis: TypeAlias = int | tuple[tuple[int, int], ...] | None
+Axis: TypeAlias = int | Beside | tuple[tuple[int, int], ...] | None
 Axes: TypeAlias = tuple[Axis, ...]
 
 
@@ -91,12 +100,13 @@ def _tagged(eqn: Any, axes: Axes) -> Any:
     lies, own = eqn.params["lies"], [*axes]
     if lies.has_batch(eqn.outvars[0].aval.shape):
         del own[lies.mapped]
-    at = {max(axis, ~axis): n for n, axis in enumerate(own) if isinstance(axis, int)}
+    bare = [axis.axis if isinstance(axis, Beside) else axis for axis in own]
+    at = {max(axis, ~axis): n for n, axis in enumerate(bare) if isinstance(axis, int)}
     positions = [*range(len(own) - 1)]
     if not own or own.count(None) != 1 or sorted(at) != positions:
         return eqn
     order = (*(at[position] for position in positions), own.index(None))
-    flipped = tuple(position for position in positions if own[at[position]] == ~position)
+    flipped = tuple(position for position in positions if bare[at[position]] == ~position)
     lies = lies._replace(order=order, flipped=flipped)
     return eqn.replace(params={**eqn.params, "lies": lies})
 
@@ -246,10 +256,10 @@ def _groups(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[
 
 
 def _concatenate(eqn: Any, inputs: list[Axes]) -> Axes:
-    """Along an axis in which not all are the image's, such as a class token, none are."""
     joined = param(eqn, "dimension")
     axes = [*_alike(eqn, inputs)]
-    axes[joined] = axes[joined] if all(a[joined] is not None for a in inputs) else None
+    axis, is_all = axes[joined], all(a[joined] is not None for a in inputs)
+    axes[joined] = axis if is_all or not isinstance(axis, int) else Beside(axis)
     return tuple(axes)
 
 
