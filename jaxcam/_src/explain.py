@@ -213,9 +213,9 @@ def _attention(
     if found.missed:
         raise ValueError(
             f"the model has attention that is not found, in {found.missed}: no softmax over keys "
-            "that is summed with values, or one in a branch. Choose weights with layers=, among "
-            f"{[*found.weights]} and what is named in the model, jaxcam.tag(weights, name) of "
-            "[heads, queries, keys]"
+            "that a product sums with values, or one in a branch or a loop. Choose weights with "
+            f"layers=, among {[*found.weights]} and what is named in the model, "
+            "jaxcam.tag(weights, name) of [heads, queries, keys]"
         )
 
     def score(offsets: Sequence[Array]) -> Array:

@@ -75,7 +75,7 @@ def layers(
     runs: dict[Hit, int] = {}
     for hit in found:
         if hit.closed_by is None and fnmatchcase(hit.name, matching):
-            place = hit._replace(runs=0, axes_proven=True)
+            place = hit._replace(runs=0, axes_proven=True)  # alike, though not all are proven
             runs[place] = runs.get(place, 0) + hit.runs
     return tuple(
         Layer(hit.name, hit.shape, hit.dtype, count, hit.leaf, hit.path)

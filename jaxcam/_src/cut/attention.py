@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array
 
-from jaxcam._src.cut.axes import Axes, moved
+from jaxcam._src.cut.axis_rules import Axes, moved
 from jaxcam._src.cut.find import is_layer
 from jaxcam._src.cut.opened import opened
 from jaxcam._src.cut.programs import CALLS, is_variable, param, scan_of
@@ -139,11 +139,9 @@ def _found(program: Any) -> Iterator[Place]:
             sources[v] = sources[source]._replace(axis=trace.axes.index(keys))
             softmax_of[v] = softmax_of[source]
             traces[v], names[v] = _start(v), names[source]
-        elif eqn.primitive.name == "dot_general" and source not in done:
-            order = _summed(eqn, side, trace, keys)
-            if order:
-                done.add(source)
-                yield _place(names[source], source, order, softmax_of[source])
+        elif source not in done and (order := _summed(eqn, side, trace, keys)):
+            done.add(source)
+            yield _place(names[source], source, order, softmax_of[source])
 
 
 class _Trace(NamedTuple):
@@ -175,6 +173,8 @@ def _in(v: Any, traces: dict[Any, _Trace]) -> bool:
 
 def _summed(eqn: Any, side: int, trace: _Trace, keys: int) -> _Order | None:
     """What the axes of the softmax are to a product that sums over its keys; None for another."""
+    if eqn.primitive.name != "dot_general":
+        return None
     contracted, batch = (sides[side] for sides in param(eqn, "dimension_numbers"))
     is_sum = [trace.axes[axis] for axis in contracted] == [keys]
     if not is_sum or not trace.is_whole(eqn.invars[side].aval.shape):

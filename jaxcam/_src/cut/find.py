@@ -95,17 +95,7 @@ def choose(
     jaxpr: Any, layer: str, occurrence: int | None, leaf: int | str | None, image_leaves: int
 ) -> tuple[Wanted, bool]:
     """Picks the run to cut at, and says whether its axes are proven; or what to choose instead."""
-    hits = list(find_hits(jaxpr.eqns))
-    if not hits:
-        raise ValueError(
-            f"there is no layer {layer!r}: the function has no named layers. Wrap the module with "
-            "the adapter of its framework (jaxcam.from_linen, from_nnx, from_keras, from_equinox, "
-            "from_haiku), or name a value in it with jaxcam.tag"
-        )
-    named = [hit for hit in hits if hit.name == layer]
-    if not named:
-        listed = list(find_mapped(jaxpr, image_leaves)) or hits
-        raise ValueError(no_such("layer", layer, (hit.name for hit in listed)))
+    named = _named(jaxpr, layer, image_leaves)
     leaf = _choose_leaf({hit.leaf: hit.path for hit in named}, layer, leaf)
     chosen = [hit for hit in named if hit.leaf == leaf]
     if closed := [hit.closed_by for hit in chosen if hit.closed_by]:
@@ -122,6 +112,22 @@ def choose(
         )
     proven = all(hit.axes_proven for hit in chosen)
     return Wanted(layer, leaf, (occurrence or 0) % runs), proven
+
+
+def _named(jaxpr: Any, layer: str, image_leaves: int) -> list[Hit]:
+    """The tags of this name."""
+    hits = list(find_hits(jaxpr.eqns))
+    if not hits:
+        raise ValueError(
+            f"there is no layer {layer!r}: the function has no named layers. Wrap the module with "
+            "the adapter of its framework (jaxcam.from_linen, from_nnx, from_keras, from_equinox, "
+            "from_haiku), or name a value in it with jaxcam.tag"
+        )
+    named = [hit for hit in hits if hit.name == layer]
+    if not named:
+        listed = list(find_mapped(jaxpr, image_leaves)) or hits
+        raise ValueError(no_such("layer", layer, (hit.name for hit in listed)))
+    return named
 
 
 def _choose_leaf(keys: dict[int, str], layer: str, leaf: int | str | None) -> int:

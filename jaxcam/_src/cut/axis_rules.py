@@ -1,0 +1,205 @@
+"""What each equation makes of the axes of its operands: which known one each axis is."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+from jaxcam._src.cut.programs import param
+
+
+@dataclasses.dataclass(frozen=True)
+class Beside:
+    """An axis that holds the known one and others beside it, such as a class token."""
+
+    axis: int
+
+
+# Which known one an axis is, `~n` where that runs backwards; several with their sizes where they
+# are joined, the outer first; None where it is another, or lost.
+Axis: TypeAlias = int | Beside | tuple[tuple[int, int], ...] | None
+Axes: TypeAlias = tuple[Axis, ...]
+_Part: TypeAlias = tuple[Axis, int]  # of an axis, and its size
+_Rule: TypeAlias = Callable[[Any, list[Axes]], Axes]
+
+
+def unknown(v: Any) -> Axes:
+    """The axes of a value of which nothing is known."""
+    return (None,) * len(getattr(v.aval, "shape", ()))
+
+
+def agreed(said: Sequence[Axis]) -> Axis:
+    """What all say that say something."""
+    known = {axis for axis in said if axis is not None}
+    return known.pop() if len(known) == 1 else None
+
+
+def moved(eqn: Any, axes: Axes) -> Axes | None:
+    """The axes of the result of an equation that only moves numbers; None of another equation."""
+    return _MOVES[eqn.primitive.name](eqn, [axes]) if eqn.primitive.name in _MOVES else None
+
+
+def axes_of_result(eqn: Any, result: Any, inputs: list[Axes]) -> Axes:
+    """The axes of one result of an equation without a program inside."""
+    kind = eqn.primitive.name
+    is_alike = kind in _ALIKE or kind.startswith("reduce_window")
+    rule = _alike if is_alike else _RULES.get(kind)
+    axes = rule(eqn, inputs) if rule else unknown(result)
+    pairs = zip(axes, result.aval.shape, strict=True)
+    return tuple(axis if _fits(axis, size) else None for axis, size in pairs)
+
+
+def _alike(eqn: Any, inputs: list[Axes]) -> Axes:
+    """Entry by entry, or window by window: each axis is what it is in an operand of this rank."""
+    lost = unknown(eqn.outvars[0])
+    alike = (axes for axes in inputs if len(axes) == len(lost))
+    return tuple(map(agreed, zip(lost, *alike, strict=True)))
+
+
+def _fits(axis: Axis, size: int) -> bool:
+    """Whether an axis of this size may be that one: of joined ones all numbers are there."""
+    return not isinstance(axis, tuple) or math.prod(n for _, n in axis) == size
+
+
+def _reversed(eqn: Any, inputs: list[Axes]) -> Axes:
+    backwards = param(eqn, "dimensions")
+    return tuple(
+        ((~axis if isinstance(axis, int) else None) if n in backwards else axis)
+        for n, axis in enumerate(inputs[0])
+    )
+
+
+def _transpose(eqn: Any, inputs: list[Axes]) -> Axes:
+    return tuple(inputs[0][axis] for axis in param(eqn, "permutation"))
+
+
+def _broadcast(eqn: Any, inputs: list[Axes]) -> Axes:
+    at = dict(zip(param(eqn, "broadcast_dimensions"), inputs[0], strict=True))
+    return tuple(at.get(axis) for axis in range(eqn.outvars[0].aval.ndim))
+
+
+def _reshape(eqn: Any, inputs: list[Axes]) -> Axes:
+    before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+    axes: list[Axis] = [None] * len(after)
+    for joined, parted in _groups(before, after):
+        parts = [part for n in joined for part in _parts(inputs[0][n], before[n])]
+        for n in parted:
+            axes[n], parts = _first(parts, after[n])
+    return tuple(axes)
+
+
+def _parts(axis: Axis, size: int) -> list[_Part]:
+    return [*axis] if isinstance(axis, tuple) else [(axis, size)]
+
+
+def _first(parts: list[_Part], size: int) -> tuple[Axis, list[_Part]]:
+    """The axis of this size that the first parts make, and the parts that are left.
+
+    One known part among others is the axis, as of numbers that are repeated; of a part that is
+    parted, the outer one.
+    """
+    taken, left = [], size
+    for place, (axis, n) in enumerate(parts, start=1):
+        taken.append((axis, n))
+        if n >= left and n % left == 0:
+            known = [part for part in taken if part[0] is not None]
+            joined = tuple(known) if known and len(known) == len(taken) else None
+            rest = [(None, n // left), *parts[place:]]
+            return (known[0][0] if len(known) == 1 else joined), rest[n == left :]
+        if left % n:
+            break
+        left //= n
+    return None, []  # the numbers were neither together nor apart
+
+
+def _groups(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
+    """The axes longer than 1 of two shapes, in the smallest groups that hold as many numbers."""
+    if 0 in before:
+        return
+    sides = [[[axis, size] for axis, size in enumerate(s) if size > 1] for s in (before, after)]
+    while all(sides):
+        groups = [[side.pop(0)] for side in sides]
+        while (sizes := [math.prod(size for _, size in g) for g in groups])[0] != sizes[1]:
+            short = sizes.index(min(sizes))
+            groups[short].append(sides[short].pop(0))
+        one, other = ([axis for axis, _ in group] for group in groups)
+        yield one, other
+
+
+def _concatenate(eqn: Any, inputs: list[Axes]) -> Axes:
+    joined = param(eqn, "dimension")
+    axes = [*_alike(eqn, inputs)]
+    axis, is_all = axes[joined], all(a[joined] is not None for a in inputs)
+    axes[joined] = axis if is_all or not isinstance(axis, int) else Beside(axis)
+    return tuple(axes)
+
+
+def _reduce(eqn: Any, inputs: list[Axes]) -> Axes:
+    gone = param(eqn, "axes")
+    return tuple(axis for n, axis in enumerate(inputs[0]) if n not in gone)
+
+
+def _gather(eqn: Any, inputs: list[Axes]) -> Axes:
+    """Entries chosen along one axis, such as those nearest to where a larger image has its own."""
+    how, sizes = param(eqn, "dimension_numbers"), param(eqn, "slice_sizes")
+    shape = eqn.invars[0].aval.shape
+    along = [axis for axis in range(len(shape)) if sizes[axis] != shape[axis]]
+    is_chosen = len(along) == 1 and how.collapsed_slice_dims == (*along,)
+    if not is_chosen or eqn.outvars[0].aval.ndim != len(shape):
+        return unknown(eqn.outvars[0])
+    axes: list[Axis] = [inputs[0][along[0]]] * len(shape)
+    rest = (axis for n, axis in enumerate(inputs[0]) if n != along[0])
+    for to, axis in zip(how.offset_dims, rest, strict=True):
+        axes[to] = axis
+    return tuple(axes)
+
+
+def _convolution(eqn: Any, inputs: list[Axes]) -> Axes:
+    (batch, _, *positions), _, (to_batch, _, *to) = param(eqn, "dimension_numbers")
+    axes: list[Axis] = [None] * len(inputs[0])
+    for before, after in zip((batch, *positions), (to_batch, *to), strict=True):
+        axes[after] = inputs[0][before]
+    return tuple(axes)
+
+
+def _product(eqn: Any, inputs: list[Axes]) -> Axes:
+    """Of a matrix product: the axes that both share, those of the one, those of the other."""
+    contracted, batch = param(eqn, "dimension_numbers")
+    pairs = zip(*batch, strict=True)
+    shared = [agreed([axes[n] for axes, n in zip(inputs, pair, strict=True)]) for pair in pairs]
+    used = [{*c, *b} for c, b in zip(contracted, batch, strict=True)]
+    free = [
+        axis
+        for axes, gone in zip(inputs, used, strict=True)
+        for n, axis in enumerate(axes)
+        if n not in gone
+    ]
+    return (*shared, *free)
+
+
+_SAME = dict.fromkeys("convert_element_type copy jaxcam_tag sharding_constraint".split(), _alike)
+_MOVES: dict[str, _Rule] = _SAME | {
+    "broadcast_in_dim": _broadcast,
+    "reshape": _reshape,
+    "squeeze": _reshape,
+    "transpose": _transpose,
+}
+_RULES: dict[str, _Rule] = _MOVES | {
+    "concatenate": _concatenate,
+    "conv_general_dilated": _convolution,
+    "dot_general": _product,
+    "gather": _gather,
+    "rev": _reversed,
+    **dict.fromkeys(
+        "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum".split(),
+        _reduce,
+    ),
+}
+_ALIKE = frozenset(
+    "abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp cos cosh "
+    "cumlogsumexp cummax cummin cumprod cumsum digamma div dynamic_slice dynamic_update_slice eq "
+    "erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma log log1p "
+    "logistic lt max min mul ne neg nextafter not or pad pow reduce_precision "
+    "rem round rsqrt select_and_gather_add select_n sign sin sinh slice split sqrt square "
+    "stop_gradient sub tan tanh xor".split()
+)
