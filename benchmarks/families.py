@@ -13,13 +13,17 @@ SIDE = 96
 
 
 class Case(NamedTuple):
-    """A model as jaxcam sees it, and as its framework runs it: `forward_fn(variables, image)`."""
+    """A model as jaxcam sees it, and as its framework runs it: `forward_fn(variables, image)`.
+
+    That returns `ending_fn` of the logits.
+    """
 
     apply_fn: Callable[..., Any]
     variables: Any
     image: jax.Array
     layer: Any
     forward_fn: Callable[..., Any]
+    ending_fn: Callable[[jax.Array], jax.Array] = lambda logits: logits
 
 
 def _image(side: int = SIDE) -> jax.Array:
@@ -36,12 +40,9 @@ def _keras(name: str, layer: str) -> Case:
     def forward_fn(variables, image):
         given = variables["trainable"], variables["non_trainable"]
         probabilities, _ = model.stateless_call(*given, image[None], training=False)
-        return jnp.log(probabilities[0])  # up to a constant
+        return jnp.log(probabilities[0])
 
-    def centred_fn(variables, image):
-        return jax.nn.log_softmax(apply_fn(variables, image))
-
-    return Case(centred_fn, variables, _image(), layer, forward_fn)
+    return Case(apply_fn, variables, _image(), layer, forward_fn, jax.nn.log_softmax)
 
 
 def _haiku(name: str, layer: str) -> Case:

@@ -51,7 +51,7 @@ def _row(name: str, case: Case) -> dict[str, Any]:
 
     def both(variables, image):
         activations, head = split_fn(variables, image)
-        return head(activations), case.forward_fn(variables, image)
+        return case.ending_fn(head(activations)), case.forward_fn(variables, image)
 
     through_head, logits = jax.jit(both)(*given)
     grad_cam = jaxcam.explainer(case.apply_fn, split_fn)

@@ -63,7 +63,10 @@ def from_nnx(
             "`graphdef, variables = nnx.split(model)`" + (f" (here: {maker})" if maker else "")
         )
 
+    shared = None  # the same in every run, since the graphdef says it
+
     def run(variables: PyTree, *inputs: Any) -> Any:
+        nonlocal shared
         states = variables if isinstance(variables, tuple) else (variables,)
         if any(isinstance(state, nnx.Module) for state in states):
             raise ValueError(
@@ -72,7 +75,8 @@ def from_nnx(
             )
         # A private copy, so that the caller's module keeps its classes.
         model = nnx.merge(graphdef, *states)
-        for names, layer in list(_named_layers(model)):
+        shared = _shared(model) if shared is None else shared
+        for names, layer in list(_named_layers(model, shared)):
             layer.__class__ = _tagging_class(type(layer), names, training)
         call = method if callable(method) else getattr(type(model), method or "__call__")
         check_call(call, (model, *inputs), call_kwargs, "from_nnx")
@@ -81,11 +85,17 @@ def from_nnx(
     return from_function(run, channels=channels, inputs_fn=inputs_fn, output_fn=output_fn)
 
 
-def _named_layers(model: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _shared(model: Any) -> list[list[tuple]]:
+    """Of each module that is shared the paths to it."""
+    from flax import nnx
+
+    return [_without_cycles(twins) for twins in nnx.find_duplicates(model)]
+
+
+def _named_layers(model: Any, shared: list[list[tuple]]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every callable layer with its names: one, or one per path where it is shared."""
     from flax import nnx
 
-    shared = [_without_cycles(twins) for twins in nnx.find_duplicates(model)]
     for path, layer in nnx.iter_graph(model):
         if path and isinstance(layer, nnx.Module) and callable(layer):
             names = ("/".join(map(str, alias)) for alias in _aliases(path, shared))

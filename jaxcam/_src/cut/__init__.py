@@ -21,6 +21,7 @@ from jaxcam._src.cut.frameworks import check_apply_fn, maker_of
 from jaxcam._src.cut.necks import OnTheWay, on_the_way
 from jaxcam._src.cut.opened import opened
 from jaxcam._src.cut.partition import partition, reaches
+from jaxcam._src.cut.running import run
 from jaxcam._src.cut.tag import Layout, batch_of_one, laid_out, mark_image, tag, without_batch
 from jaxcam._src.cut.traced import traced
 
@@ -117,7 +118,7 @@ def split(
         program, constants = opened(closed, wanted=wanted)
         prefix, head = partition(program, layer)
         arguments = [*constants, *jax.tree.leaves((variables, image))]
-        activations, *residuals = jax.core.eval_jaxpr(prefix, (), *arguments)
+        activations, *residuals = run(prefix, arguments)
 
         def head_fn(activations: Array) -> PyTree:
             _check_like(activations, head.invars[0].aval, layer)

@@ -4,13 +4,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.core
-from jaxtyping import Array, PyTree
-
 from jaxcam._src.base import ApplyFn
 from jaxcam._src.cut.opened import Finish, opened
 from jaxcam._src.cut.programs import name_of
+from jaxcam._src.cut.rewritten import rewritten
 from jaxcam._src.cut.tag import Layout, laid_out, tag, tag_p
 
 
@@ -35,8 +32,7 @@ def name_calls(apply_fn: ApplyFn, *functions: Callable[..., Any]) -> ApplyFn:
     """
     names = {function.__name__ for function in functions}
 
-    def named_fn(variables: PyTree, image: Array) -> PyTree:
-        traced, shapes = jax.make_jaxpr(apply_fn, return_shape=True)(variables, image)
+    def with_names(closed: Any, image: Any) -> tuple[Any, list[Any]]:
         before, layout = "", Layout()
 
         def tag_for(eqn: Any) -> Finish | None:
@@ -50,12 +46,9 @@ def name_calls(apply_fn: ApplyFn, *functions: Callable[..., Any]) -> ApplyFn:
             lies = Layout(eqn.outvars[0].aval.ndim > image.ndim) if is_plain else layout
             return functools.partial(_tagged, f"{before}{name_of(eqn)}", lies)
 
-        program, constants = opened(traced, keep_tags=True, finish_for=tag_for)
-        arguments = [*constants, *jax.tree.leaves((variables, image))]
-        outputs = jax.core.eval_jaxpr(program, (), *arguments)
-        return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+        return opened(closed, keep_tags=True, finish_for=tag_for)
 
-    return named_fn
+    return rewritten(apply_fn, with_names)
 
 
 def _tagged(name: str, layout: Layout, *outputs: Any) -> list[Any]:

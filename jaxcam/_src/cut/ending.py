@@ -3,14 +3,13 @@
 import math
 from typing import Any, NamedTuple
 
-import jax
-import jax.core
 import numpy as np
-from jaxtyping import Array, PyTree
 
 from jaxcam._src.base import ApplyFn
 from jaxcam._src.cut.opened import opened
-from jaxcam._src.cut.programs import CALLS, alone, is_variable, param, programs_in
+from jaxcam._src.cut.partition import live
+from jaxcam._src.cut.programs import CALLS, is_variable, param, programs_in
+from jaxcam._src.cut.rewritten import rewritten
 from jaxcam._src.cut.softmax import is_floating, maker
 
 # What may stand between a softmax and the end: numbers only move.
@@ -83,23 +82,30 @@ def to_logits(apply_fn: ApplyFn) -> ApplyFn:
     True
     """
 
-    def logits_fn(variables: PyTree, image: Array) -> Array:
-        traced = jax.make_jaxpr(apply_fn)(variables, image)
-        program, constants = opened(traced, keep_tags=True)
+    def without_ending(closed: Any, image: Any) -> tuple[Any, list[Any]]:
+        program, constants = opened(closed, keep_tags=True)
         found = _ending(program)
         if found is None:
             raise ValueError(
                 "the model shows no softmax and no sigmoid at its end; if it returns logits, leave "
                 "out jaxcam.to_logits, else let apply_fn return them (adapters: output_fn=)"
             )
-        before = program.replace(outvars=[found.logits])
-        arguments = [*constants, *jax.tree.leaves((variables, image))]
-        (value,) = jax.core.eval_jaxpr(before, (), *arguments)
-        for move in found.moves:
-            (value,) = jax.core.eval_jaxpr(alone(move), (), value)
-        return value
+        return _skipped(program, found), constants
 
-    return logits_fn
+    return rewritten(apply_fn, without_ending)
+
+
+def _skipped(program: Any, ending: Ending) -> Any:
+    """The program, in which the logits stand where the probabilities stood."""
+    outvars, moves = program.outvars, ending.moves
+    if moves:
+        first, *others = moves
+        inputs = [ending.logits if is_variable(v) else v for v in first.invars]
+        moves = [first.replace(invars=inputs), *others]
+    else:
+        outvars = [ending.logits]
+    before = [eqn for eqn in program.eqns if not any(eqn is move for move in ending.moves)]
+    return program.replace(eqns=live([*before, *moves], outvars)[0], outvars=outvars)
 
 
 def _ending(jaxpr: Any) -> Ending | None:

@@ -21,7 +21,7 @@ def traced(apply_fn: ApplyFn, variables: PyTree, image: Any) -> tuple[Any, PyTre
       ValueError: what the model, its framework or JAX raises, in one line and with the image.
     """
     try:
-        closed, shapes = jax.make_jaxpr(apply_fn, return_shape=True)(variables, image)
+        closed, shapes = program_of(apply_fn, variables, image)
     except Exception as error:
         *_, last = traceback.extract_tb(error.__traceback__)
         if last.filename.startswith(_OWN) and last.filename != __file__:  # it says what to do
@@ -35,3 +35,9 @@ def traced(apply_fn: ApplyFn, variables: PyTree, image: Any) -> tuple[Any, PyTre
         ) from error
     is_one = len(jax.tree.leaves(image)) == 1
     return laid_as_proven(closed) if is_one else closed, shapes
+
+
+def program_of(apply_fn: ApplyFn, variables: PyTree, image: Any) -> tuple[Any, PyTree]:
+    """The program of a model, closed, and the shapes of what it returns."""
+    known = getattr(apply_fn, "program_fn", None) or jax.make_jaxpr(apply_fn, return_shape=True)
+    return known(variables, image)
