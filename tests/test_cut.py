@@ -619,6 +619,21 @@ def test_split_under_grad_is_differentiable_in_image_and_variables():
     chex.assert_trees_all_close(got, whole, atol=1e-6)
 
 
+def test_a_derivative_of_the_activations_does_nothing_twice_that_leads_to_them():
+    def activations(variables, image):
+        return jaxcam.split(tagged(net), "second")(variables, image)[0].sum()
+
+    def alone(variables, image):
+        return jnp.tanh(jnp.tanh(image @ variables["first"]) @ variables["second"]).sum()
+
+    got, wanted = (
+        jax.make_jaxpr(jax.grad(f, argnums=(0, 1)))(VARIABLES, IMAGE).jaxpr
+        for f in (activations, alone)
+    )
+    for primitive in ("dot_general", "tanh"):
+        assert count(got, primitive) == count(wanted, primitive) > 0
+
+
 def test_split_inside_the_callers_scan():
     def step(total, image):
         activations, head = jaxcam.split(tagged(net), "first")(VARIABLES, image)

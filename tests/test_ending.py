@@ -96,6 +96,20 @@ def test_the_layers_and_the_model_stay():
     np.testing.assert_array_equal(apply_fn(variables, image()), before)
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_a_model_is_traced_once_whatever_is_made_of_its_program(named):
+    case, traces = plain(), []
+
+    def model(variables, image):
+        traces.append(1)
+        return jax.nn.softmax(case.apply_fn(variables, image))
+
+    changed = jaxcam.to_logits(model)
+    changed = jaxcam.name_calls(changed, jax.nn.relu) if named else changed
+    jax.eval_shape(jaxcam.explainer(changed, "block2"), case.variables, case.image)
+    assert len(traces) == 1
+
+
 SIGMOIDS = {
     "jax.nn": jax.nn.sigmoid,
     "by hand": lambda z: 1 / (1 + jnp.exp(-z)),
