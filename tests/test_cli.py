@@ -19,6 +19,8 @@ from jaxcam._src import cli, files
 from jaxcam._src.audit.price import Price
 from jaxcam._src.cli import METHODS, audit, knobs, streams
 from jaxcam._src.demo.bundle import FOLDER
+from jaxcam._src.explain import of_one_map
+from jaxcam._src.pipeline import store
 
 CANVAS = str(FOLDER / "canvas0.png")
 SCORE_CAM = ["--layer", "stage3", "--method", "score_cam"]
@@ -229,6 +231,8 @@ def test_explain_writes_overlay_map_and_numbers(capsys, tmp_path, target):
         (["explain", CANVAS, *SCORE_CAM, "--set", "dtype=x"], "wanted a type of numbers"),
         (["explain", CANVAS, *SCORE_CAM, "--set", "cam.top_k=1"], "no chosen method 'cam'"),
         (["explain", CANVAS, "--layer", "stage3", "--score", "prob"], "mean 'probability'"),
+        (["explain", CANVAS, "--layer", "stage3", "--fuse", "max"], "wants several layers"),
+        (["explain", CANVAS, "--layer", "stage3", "--fuse", "mex"], "mean 'max'"),
         (["explain", CANVAS, "--layer", "stage3", "--convention", "x"], "no convention 'x'"),
         (["audit", CANVAS, "--layer", "stage3", "--score", "prob"], "mean 'probability'"),
         (["paint"], "invalid choice: 'paint'"),
@@ -463,6 +467,47 @@ def test_scores_knobs_and_conventions_are_those_of_python(capsys, tmp_path, scor
     settings = json.loads((tmp_path / "explanations.json").read_text())
     assert settings["convention"] == "torchcam"
     assert settings.get("score", "logit") == score
+
+
+@pytest.mark.parametrize("command", ["explain", "run"])
+def test_the_layers_of_a_fusion_make_one_map_that_of_python(capsys, tmp_path, command):
+    images = {"explain": [CANVAS], "run": ["--images", str(FOLDER)]}[command]
+    layers = ["--layer", "stage2", "--layer", "stage3"]
+    how = ["--method", "layer_cam", "--fuse", "layer_cam", "--out", tmp_path]
+    code, _, error = run_command(capsys, command, *images, *layers, *how)
+    assert code == 0, error
+    model, image = jaxcam.digits_relu(), jaxcam.load_canvases().images[0]
+    at = ["stage2", "stage3"]
+    explain = jaxcam.explainer(model.apply_fn, at, jaxcam.layer_cam, fuse=jaxcam.fuse_layer_cam)
+    wanted = jax.jit(explain)(model.variables, image).heatmap
+    is_run = command == "run"
+    kept = store.read_maps(tmp_path, [0])[0] if is_run else np.load(tmp_path / "canvas0_cam.npy")
+    np.testing.assert_allclose(kept, wanted, atol=1e-5)
+    record = {"explain": "explanations.json", "run": "run.json"}[command]
+    settings = json.loads((tmp_path / record).read_text())
+    assert (settings["layer"], settings["fuse"]) == ("stage2+stage3", "layer_cam")
+
+
+def test_a_fused_map_is_flat_where_that_of_every_layer_is():
+    model, image = jaxcam.digits_relu(), jaxcam.load_canvases().images[0]
+    at = ["stage2", "stage3"]
+    for method, is_flat in ((_nothing, True), (jaxcam.layer_cam, False)):
+        explain = of_one_map(jaxcam.explainer(model.apply_fn, at, method))
+        explanation = explain(model.variables, image)
+        assert (jaxcam.why_flat(explanation) is not None) == is_flat
+        assert explanation.cam.shape == explanation.heatmap.shape == (64, 64)
+
+
+def _nothing(tap):
+    return jnp.zeros_like(tap.activations)
+
+
+def test_layers_of_attention_are_named_with_commas():
+    given = {"attention_rollout": jaxcam.attention_rollout}
+    bound = knobs.bound(given, ["layers=blocks/0,blocks/1", "queries=0"])
+    found = bound["attention_rollout"]
+    assert isinstance(found, functools.partial)
+    assert found.keywords == {"layers": ("blocks/0", "blocks/1"), "queries": 0}
 
 
 def test_a_knob_of_another_dtype_and_without_a_value():

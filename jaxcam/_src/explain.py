@@ -1,5 +1,6 @@
 """The whole path: split the model, tap it, weigh the channels, combine, upsample."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -105,6 +106,20 @@ def explainer(
         return Explanation(heatmap, *made[:2], taps[0].logits, taps[0].target, made[2])
 
     return explain
+
+
+def of_one_map(explain: Callable[..., Explanation]) -> Callable[..., Explanation]:
+    """The same where one layer is explained; of several, with the fused heatmap as the one map."""
+
+    def one(variables: PyTree, image: Any, target: Any = None) -> Explanation:
+        found = explain(variables, image, target)
+        if not isinstance(found.flat, tuple):
+            return found
+        all_flat = functools.reduce(jnp.logical_and, found.flat)
+        flat = jnp.where(all_flat, found.flat[-1], 0)
+        return dataclasses.replace(found, cam=found.heatmap, weights=found.weights[-1], flat=flat)
+
+    return one
 
 
 def why_flat(explanation: Explanation) -> str | None:

@@ -158,6 +158,7 @@ def _add_maps(command: argparse.ArgumentParser) -> None:
     maps = "as `jaxcam methods` lists, or all (default: grad_cam)"
     _add_choices(command, maps, "jaxcam-out")
     command.add_argument("--occurrence", type=int, help="which run of a layer that runs often")
+    choices.add_fuse(command)
     choices.add_score(command)
 
 

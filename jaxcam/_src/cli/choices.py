@@ -6,12 +6,13 @@ from collections.abc import Callable, Container, Sequence
 from typing import Any, TypeVar
 
 from jaxcam._src import conventions, files, methods, scores
-from jaxcam._src.base import Convention, Model, ScoreFn, WeightsFn
+from jaxcam._src.base import Convention, FuseFn, Model, ScoreFn, WeightsFn
 from jaxcam._src.cli import knobs
 from jaxcam._src.cli.model import blank
 from jaxcam._src.cli.streams import say
 from jaxcam._src.derivatives import closed_form
 from jaxcam._src.files import UsageError
+from jaxcam._src.fusions import fuse_layer_cam, fuse_max, fuse_refine_cam, fuse_winsor
 from jaxcam._src.methods.curvature import grad_cam_plus_plus
 from jaxcam._src.names import no_such
 from jaxcam._src.suggest import suggest_layer
@@ -41,6 +42,10 @@ SCORES: dict[str, ScoreFn] = {
 CONVENTIONS: dict[str, Convention] = {
     name: getattr(conventions, name) for name in conventions.__all__
 }
+FUSIONS: dict[str, FuseFn] = {
+    f.__name__.removeprefix("fuse_"): f
+    for f in (fuse_max, fuse_layer_cam, fuse_refine_cam, fuse_winsor)
+}
 ALL = "all"
 AGAIN = "; may be given several times"
 
@@ -52,6 +57,12 @@ def add_how(command: argparse.ArgumentParser) -> None:
     library = f"make maps as a library does: {', '.join(CONVENTIONS)} (default: paper)"
     command.add_argument("--convention", default="paper", metavar="NAME", help=library)
     command.add_argument("--seed", type=int, default=0, help="of whatever is random")
+
+
+def add_fuse(command: argparse.ArgumentParser) -> None:
+    """The option of one map of several layers."""
+    help = f"make one map of all layers, named shallow to deep: {', '.join(FUSIONS)}"
+    command.add_argument("--fuse", metavar="NAME", help=help)
 
 
 def add_score(command: argparse.ArgumentParser) -> None:
@@ -71,11 +82,22 @@ def named(kind: str, name: str, known: dict[str, Any]) -> Any:
     return known[name]
 
 
+def _fuse_of(options: argparse.Namespace) -> FuseFn | None:
+    """How the maps of the layers become one; None where each stays one of its own."""
+    if options.fuse is None:
+        return None
+    fuse_fn = named("fusion", options.fuse, FUSIONS)
+    if len({*(options.layer or [])}) < 2:
+        raise UsageError(f"--fuse {options.fuse} wants several layers, each by a --layer")
+    return fuse_fn
+
+
 def how(options: argparse.Namespace) -> dict[str, Any]:
-    """What `explainer` takes by keyword: the score and the convention."""
+    """What `explainer` takes by keyword: the score, the convention and the fusion."""
     return {
         "score_fn": named("score", options.score, SCORES),
         "convention": convention_of(options),
+        "fuse": _fuse_of(options),
     }
 
 
@@ -86,8 +108,8 @@ def convention_of(options: argparse.Namespace) -> Convention:
 
 def more_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Choices that are named in what is written only where they are not the usual ones."""
-    usual = {"score": "logit", "convention": "paper", "set": []}
-    given = {name: getattr(options, name) for name in usual}
+    usual = {"score": "logit", "convention": "paper", "set": [], "fuse": None}
+    given = {name: getattr(options, name, usual[name]) for name in usual}
     return {name: value for name, value in given.items() if value != usual[name]}
 
 

@@ -21,7 +21,7 @@ def knobs_of(method: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def shown(value: Any) -> str:
-    """A knob's value as it is given to `--set`."""
+    """A knob's value as it is given to `--set`; of several, with commas."""
     return getattr(value, "__name__", str(value))
 
 
@@ -67,6 +67,8 @@ def _value(setting: str, text: str, knob: inspect.Parameter) -> Any:
     kinds = get_args(knob.annotation) or (knob.annotation,)
     if types.NoneType in kinds and text == "None":
         return None
+    if Sequence[str] in kinds:
+        return tuple(text.split(","))
     if int not in kinds and float not in kinds:
         return _by_name(setting, text, knob)
     try:

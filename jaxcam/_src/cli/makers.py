@@ -13,7 +13,7 @@ from jaxcam._src.cli import choices
 from jaxcam._src.cli.model import classes_of, target_of, try_shapes
 from jaxcam._src.compiling import compiler_options
 from jaxcam._src.cut import split
-from jaxcam._src.explain import explainer
+from jaxcam._src.explain import explainer, of_one_map
 from jaxcam._src.files import UsageError
 
 
@@ -22,13 +22,13 @@ class Maker(NamedTuple):
 
     Attributes:
       names: of the layer and of the method, as settings of what is written.
-      split_fn: cuts the model at the layer.
+      at: cuts the model at the layer; several, whose maps are fused.
       method: bound to its knobs and to a key.
       explain: `(variables, image, target) -> Explanation`, compiled.
     """
 
     names: dict[str, str]
-    split_fn: SplitFn
+    at: SplitFn | list[SplitFn]
     method: WeightsFn
     explain: Callable[..., Explanation]
 
@@ -45,16 +45,17 @@ def makers_of(options: argparse.Namespace, model: Model) -> dict[Path, Maker]:
     keywords = choices.how(options)
     target = target_of(options, classes_of(model, options.score))
     layers = choices.layers_of(options, model)
+    cuts = {x: split(model.apply_fn, x, occurrence=options.occurrence) for x in layers}
+    places = {"+".join(layers): [*cuts.values()]} if options.fuse else cuts
 
     def makers(name: str, method: Callable[..., Any]) -> list[Maker]:
         found = []
-        for layer in layers:
-            split_fn = split(model.apply_fn, layer, occurrence=options.occurrence)
+        for layer, at in places.items():
             seeded = methods.seeded(method, options.seed)
-            explain = explainer(model.apply_fn, split_fn, seeded, **keywords)
+            explain = of_one_map(explainer(model.apply_fn, at, seeded, **keywords))
             explain = jax.jit(explain, compiler_options=compiler_options())
             try_shapes(explain, model, target)
-            found.append(Maker({"layer": layer, "method": name}, split_fn, seeded, explain))
+            found.append(Maker({"layer": layer, "method": name}, at, seeded, explain))
         return found
 
     of_methods = choices.taken(options, given, makers).values()

@@ -44,6 +44,6 @@ def _job(options: argparse.Namespace, model: Model) -> Job:
 
 
 def _step(options: argparse.Namespace, model: Model, makers: Mapping[Path, Maker]) -> Step:
-    places = [(maker.split_fn, maker.method) for maker in makers.values()]
+    places = [(maker.at, maker.method) for maker in makers.values()]
     how: dict[str, Any] = choices.how(options)
     return stepper(model.apply_fn, model.variables, places, **how)

@@ -9,14 +9,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from jaxcam._src.base import ApplyFn, Convention, Explanation, ScoreFn, SplitFn, WeightsFn
+from jaxcam._src.base import ApplyFn, Convention, Explanation, FuseFn, ScoreFn, SplitFn, WeightsFn
 from jaxcam._src.compiling import compiler_options
 from jaxcam._src.conventions.paper import paper
-from jaxcam._src.explain import explainer
+from jaxcam._src.explain import explainer, of_one_map
 from jaxcam._src.pipeline import Given
 from jaxcam._src.scores import likeliest, logit
 from jaxcam._src.sharding import sharded
 
+Place: TypeAlias = str | SplitFn | list[SplitFn]
 Step: TypeAlias = Callable[[Given], PyTree]
 
 
@@ -52,20 +53,25 @@ _TOP = 5
 def stepper(
     apply_fn: ApplyFn,
     variables: PyTree,
-    makers: Sequence[tuple[str | SplitFn, WeightsFn]],
+    makers: Sequence[tuple[Place, WeightsFn]],
     *,
     score_fn: ScoreFn = logit,
     convention: Convention = paper,
+    fuse: FuseFn | None = None,
 ) -> Step:
     """Makes the compiled step whose batches are `Found`, one for each pair of layer and method.
+
+    Of several layers in place of one the map is what `fuse` makes of theirs.
 
     Images go through together; but one at a time on each device under a method that has a
     `chunk_size`, since it fills the device by itself. Exact derivatives of Grad-CAM++ are together
     too: where the head is not piecewise linear, a smaller batch bounds their memory.
     """
 
-    def finder(layer: str | SplitFn, method: WeightsFn) -> Callable[..., Found]:
-        explain = explainer(apply_fn, layer, method, score_fn=score_fn, convention=convention)
+    how: dict[str, Any] = {"score_fn": score_fn, "convention": convention, "fuse": fuse}
+
+    def finder(at: Place, method: WeightsFn) -> Callable[..., Found]:
+        explain = of_one_map(explainer(apply_fn, at, method, **how))
 
         def one(variables: PyTree, image: Array, target: Any) -> Found:
             return _found(explain(variables, image, target), score_fn)

@@ -15,7 +15,7 @@ from jaxcam._src.files import UsageError
 from jaxcam._src.pipeline import store
 from jaxcam._src.report import answers
 
-_OPTIONAL = ("occurrence", "target", "score", "convention", "set")
+_OPTIONAL = ("occurrence", "target", "score", "convention", "set", "fuse")
 CHOICES = ("method", "layer", "seed", *_OPTIONAL)  # that tell a run from another
 _DAMAGES = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 _KEPT = ("run.json", "explanations.json")
