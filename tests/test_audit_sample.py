@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxcam
-from jaxcam._src.audit import CLOSED
+from jaxcam._src.audit import CLOSED, price
 from jaxcam._src.audit.figures import Ratio
 from jaxcam._src.audit.sample import _of_share, drawn
 
@@ -115,3 +115,20 @@ def test_the_verdict_rests_on_a_sample(x64):
 def test_what_is_no_sample_is_refused(knobs, message):
     with pytest.raises(ValueError, match=message):
         jaxcam.audit(_apply_fn, "layer", None, jnp.zeros(SHAPE), 1, **knobs)
+
+
+def test_the_price_is_that_of_the_score(monkeypatch):
+    monkeypatch.setattr(price, "_timed", lambda function: (1.0, function()))
+    drawn = np.random.default_rng(2).normal(size=(100, 100)).astype(np.float32)
+
+    def apply_fn(variables, x):
+        return jaxcam.tag(x, "layer").reshape(-1) @ variables
+
+    names = [str(c) for c in range(100)]
+    model = jaxcam.Model(apply_fn, drawn, np.asarray, names)
+    image = np.ones((5, 5, 4), np.float32)
+    of_logit, of_likelihood = (
+        price.price(model, "layer", image, 3, score_fn).least
+        for score_fn in (jaxcam.logit, jaxcam.probability)
+    )
+    assert of_logit < 0.6 * of_likelihood  # one direction, beside those that both take

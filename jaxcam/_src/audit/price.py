@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import ArrayLike
 
-from jaxcam._src.base import Derivatives, Model, Tap
+from jaxcam._src.base import Derivatives, Model, ScoreFn, Tap
 from jaxcam._src.compiling import compiler_options
 from jaxcam._src.derivatives import Structure, derivatives, structure
 from jaxcam._src.explain import tap
-from jaxcam._src.scores import log_probability
+from jaxcam._src.scores import log_probability, logit
 
 _TRIED = 64  # directions that are timed; no more than these are not worth a trial
 _REST = ("local, then pooled", "piecewise linear first")  # these go on once for each activation
@@ -35,9 +35,11 @@ class Price(NamedTuple):
     most: float
 
 
-def price(model: Model, layer: str, image: ArrayLike, target: int | None) -> Price:
+def price(
+    model: Model, layer: str, image: ArrayLike, target: int | None, score_fn: ScoreFn = logit
+) -> Price:
     """What an audit takes, by its structures, and by the time that some directions take."""
-    taps = functools.partial(_taps, model, layer)
+    taps = functools.partial(_taps, model, layer, score_fn)
     proved = _structures(taps, model.variables, image, target)
     least = sum(map(_directions, proved))
     most = least + sum(found.size for found in proved if found.kind in _REST)
@@ -59,10 +61,10 @@ def price(model: Model, layer: str, image: ArrayLike, target: int | None) -> Pri
 
 
 def _taps(
-    model: Model, layer: str, variables: Any, image: Any, target: int | None
+    model: Model, layer: str, score_fn: ScoreFn, variables: Any, image: Any, target: int | None
 ) -> tuple[Tap, Tap]:
-    """Of the logit, and of the log-probability, whose derivatives a whole audit takes too."""
-    at = tap(model.apply_fn, layer, variables, image, target)
+    """Of the score, and of the log-probability, whose derivatives a whole audit takes too."""
+    at = tap(model.apply_fn, layer, variables, image, target, score_fn=score_fn)
     return at, at.at_score(log_probability)
 
 

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
     for layer in layers:
         with files.one_line(f"the audit of {layer} stopped"):
             with console.status("timing it"):
-                cost = price(model, layer, images[0], target)
+                cost = price(model, layer, images[0], target, score_fn)
             samples = _samples(options, layer, cost, len(images), _UNTOLD / len(layers))
             audited, proved = auditor(layer, samples), tried[layer].structure
             steps = tracked(images, f"auditing {layer} ({proved})")
