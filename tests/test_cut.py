@@ -634,6 +634,22 @@ def test_a_derivative_of_the_activations_does_nothing_twice_that_leads_to_them()
         assert count(got, primitive) == count(wanted, primitive) > 0
 
 
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
+def test_complex_numbers_on_the_way_to_the_layer_have_a_derivative(wrap):
+    def network(variables, image):
+        turn = jax.lax.complex(jnp.cos(variables["step"][0, :2]), jnp.sin(variables["step"][0, :2]))
+        spectrum = jnp.fft.fft2(image, axes=(0, 1)) * turn[None, None]
+        features = jaxcam.tag(jnp.tanh(jnp.fft.ifft2(spectrum, axes=(0, 1)).real), "features")
+        return features.mean((0, 1))
+
+    def total(image):
+        return wrap(lambda image: jaxcam.split(network, "features")(VARIABLES, image)[0])(image)
+
+    got = jax.grad(lambda image: total(image).mean((0, 1))[0])(IMAGE)
+    wanted = jax.grad(lambda image: network(VARIABLES, image)[0])(IMAGE)
+    chex.assert_trees_all_close(got, wanted, atol=1e-6)
+
+
 def test_split_inside_the_callers_scan():
     def step(total, image):
         activations, head = jaxcam.split(tagged(net), "first")(VARIABLES, image)

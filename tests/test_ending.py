@@ -96,6 +96,40 @@ def test_the_layers_and_the_model_stay():
     np.testing.assert_array_equal(apply_fn(variables, image()), before)
 
 
+def test_what_prints_its_probabilities_prints_them_still(capsys):
+    def model(variables, x):
+        probabilities = jax.nn.softmax(plain().apply_fn(variables, x)[None])[0]
+        jax.debug.print("{}", probabilities.sum())
+        return probabilities
+
+    case = plain()
+    found = jaxcam.to_logits(model)(case.variables, case.image)
+    jax.effects_barrier()
+    assert round(float(capsys.readouterr().out), 5) == 1
+    np.testing.assert_array_equal(found, case.apply_fn(case.variables, case.image))
+
+
+def test_logits_of_another_dtype_than_the_probabilities_are_listed_as_they_are():
+    def model(variables, x):
+        power = jnp.exp(plain().apply_fn(variables, x)[None])
+        total = power.sum(-1, keepdims=True)
+        return jaxcam.tag((power.astype(jnp.bfloat16) / total.astype(jnp.bfloat16))[0], "ending")
+
+    case, logits_fn = plain(), jaxcam.to_logits(model)
+    layers = {x.name: x for x in jaxcam.layers(logits_fn, case.variables, case.image, every=True)}
+    assert layers["ending"].dtype == jnp.float32
+    found, head = jax.jit(lambda *given: _both(jaxcam.split(logits_fn, "ending")(*given)))(
+        case.variables, case.image
+    )
+    np.testing.assert_array_equal(found, case.apply_fn(case.variables, case.image))
+    np.testing.assert_array_equal(head, found)
+
+
+def _both(split):
+    activations, head = split
+    return activations, head(activations)
+
+
 @pytest.mark.parametrize("named", [False, True])
 def test_a_model_is_traced_once_whatever_is_made_of_its_program(named):
     case, traces = plain(), []

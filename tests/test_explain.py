@@ -319,6 +319,11 @@ def test_a_flat_map_says_why(name):
     assert jaxcam.why_flat(several) == said
 
 
+def test_nothing_on_the_way_to_a_sound_map_is_nan():
+    with jax.debug_nans(True):
+        assert _explain().heatmap.max() == 1
+
+
 def test_a_knob_without_a_default_is_asked_for():
     def noisy(tap, *, key, samples=2):
         raise AssertionError(f"called with {key} and {samples}")

@@ -1,5 +1,8 @@
 """What all adapters share: batches, channels first, other inputs, and errors in one line."""
 
+import functools
+import operator
+
 import chex
 import flax.linen as nn
 import jax
@@ -437,6 +440,22 @@ def test_the_activation_after_a_layer_has_a_name():
     ]  # fmt: skip
     before, _ = jaxcam.split(apply_fn, "Conv_0")(variables, IMAGE)
     check_law(apply_fn, variables, IMAGE, "Conv_0:relu", jax.nn.relu(before))
+
+
+@pytest.mark.parametrize(
+    ("functions", "message"),
+    [
+        ([jax.nn.gelu], "no call of gelu shows in the model"),
+        ([functools.partial(jax.nn.gelu, approximate=False), jax.nn.elu], "no call of gelu or elu"),
+        ([operator.methodcaller("relu")], "name_calls got operator.methodcaller.*; wanted"),
+    ],
+)
+def test_calls_that_do_not_show_are_refused(functions, message):
+    def function(variables, image):
+        return (image @ variables["kernel"]).mean((0, 1)) @ variables["dense"]
+
+    with pytest.raises(ValueError, match=message):
+        jaxcam.layers(jaxcam.name_calls(function, *functions), VARIABLES, IMAGE)
 
 
 def test_calls_of_a_function_without_layers_are_named():

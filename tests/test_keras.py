@@ -513,6 +513,10 @@ def test_variables_and_arguments_that_do_not_fit_are_refused_in_one_line():
         with pytest.raises(ValueError, match=message) as error:
             fn(given, IMAGE)
         assert "\n" not in str(error.value)
+    for shape in [(12, 8, 7), (12, 8), (1, *IMAGE.shape)]:
+        with pytest.raises(ValueError, match=r"does not run on the image float32\[") as error:
+            jaxcam.layers(apply_fn, variables, jnp.ones(shape))
+        assert str(error.value).isprintable()
     with pytest.raises(ValueError, match=r"channels= 'frist'"):
         jaxcam.from_keras(model, channels="frist")
 

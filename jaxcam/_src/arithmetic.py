@@ -4,7 +4,10 @@ What every map passes is written in `jax.lax`: a function of `jax.numpy` is a pr
 and tracing dozens of them takes longer than tracing a small model.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Shaped
 
@@ -20,6 +23,14 @@ def replaced(
 ) -> Shaped[Array, "*shape"]:
     """The values, and one number where a condition holds, which has their shape or is a scalar."""
     return lax.select(where, lax.full_like(values, by), values)
+
+
+def nan_where(where: Bool[Array, ""], dtype: Any) -> Float[Array, ""]:
+    """NaN where a condition holds, else 1: a factor, so that the gradient is NaN too.
+
+    Nothing is NaN on the way to 1, which `jax_debug_nans` would take for a fault.
+    """
+    return lax.select(where, np.asarray(np.nan, dtype), np.asarray(1, dtype))
 
 
 def all_finite(values: Float[Array, "..."]) -> Bool[Array, ""]:

@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
-from jaxcam._src.arithmetic import accumulated, replaced
+from jaxcam._src.arithmetic import accumulated, nan_where
 
 
 def pick(values: Any, target: Any) -> Float[Array, ""]:
@@ -26,11 +26,11 @@ def pick(values: Any, target: Any) -> Float[Array, ""]:
         raise ValueError(f"target is {target!r}; wanted the index of a class, an integer")
     _check_known(target, len(values))
     index = jnp.asarray(target, int)  # of 8 bits, it could not be compared with 256 classes
-    # A factor, so that the gradient is NaN where the score is: a wrong target shows in the map.
+    # The gradient is NaN where the score is: a wrong target shows in the map.
     values = accumulated(values)
     first, last = index.dtype.type(0), index.dtype.type(len(values) - 1)
     unknown = lax.bitwise_or(lax.lt(index, first), lax.gt(index, last))
-    return lax.mul(replaced(lax.full((), 1, values.dtype), unknown, jnp.nan), values[index])
+    return lax.mul(nan_where(unknown, values.dtype), values[index])
 
 
 def check_several(logits: Array, name: str) -> None:

@@ -13,6 +13,7 @@ from jaxcam._src.arithmetic import (
     all_finite,
     all_zero,
     extremes,
+    nan_where,
     replaced,
 )
 
@@ -116,7 +117,7 @@ def unit_range(values: Float[Array | np.ndarray, "*size"]) -> Float[Array, "*siz
     flat, finite = is_flat(values), all_finite(values)
     scaled = lax.div(lax.sub(values, low), replaced(lax.sub(high, low), flat, 1))
     scaled = lax.min(scaled, lax.full_like(scaled, 1))  # on a GPU x / x may be above 1
-    return replaced(replaced(scaled, flat, 0), lax.bitwise_not(finite), jnp.nan)
+    return lax.mul(replaced(scaled, flat, 0), nan_where(lax.bitwise_not(finite), values.dtype))
 
 
 def is_flat(values: Float[Array, "*size"]) -> Bool[Array, ""]:
@@ -135,8 +136,7 @@ def sound(cam: Float[Array, "*spatial"], *seen: Float[Array, "..."]) -> Float[Ar
     ReLU on a CPU may make it 0.
     """
     finite = functools.reduce(lax.bitwise_and, map(all_finite, seen))
-    factor = replaced(lax.full((), 1, cam.dtype), lax.bitwise_not(finite), jnp.nan)
-    return lax.mul(cam, factor)  # so that the gradient is NaN, too
+    return lax.mul(cam, nan_where(lax.bitwise_not(finite), cam.dtype))
 
 
 def flatness(

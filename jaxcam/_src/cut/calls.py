@@ -26,29 +26,47 @@ def name_calls(apply_fn: ApplyFn, *functions: Callable[..., Any]) -> ApplyFn:
     Returns:
       `(variables, image) -> logits`.
 
+    Raises:
+      ValueError: what was given has no name; by the result, where no call of that name shows.
+
     >>> named = jaxcam.name_calls(apply_fn, jax.nn.relu)
     >>> [layer.name for layer in jaxcam.layers(named, variables, image)][:3]
     ['stem', 'stem_norm', 'stem_norm:relu']
     """
-    names = {function.__name__ for function in functions}
+    names = [*map(_name, functions)]
 
     def with_names(closed: Any, image: Any) -> tuple[Any, list[Any]]:
-        before, layout = "", Layout()
+        before, layout, shows = "", Layout(), False
 
         def tag_for(eqn: Any) -> Finish | None:
-            nonlocal before, layout
+            nonlocal before, layout, shows
             if eqn.primitive is tag_p:
                 layer, layout = eqn.params["name"], eqn.params["lies"].layout
                 before = before if layer is None else f"{layer}:"
             if name_of(eqn) not in names:
                 return None
+            shows = True
             is_plain = not any(layout)  # no adapter said how arrays lie
             lies = Layout(eqn.outvars[0].aval.ndim > image.ndim) if is_plain else layout
             return functools.partial(_tagged, f"{before}{name_of(eqn)}", lies)
 
-        return opened(closed, keep_tags=True, finish_for=tag_for)
+        program = opened(closed, keep_tags=True, finish_for=tag_for)
+        if not shows:
+            raise ValueError(
+                f"no call of {' or '.join(names)} shows in the model, outside of loops; of some "
+                "functions, such as jax.nn.gelu, JAX keeps no name: call one of your own under "
+                "jax.jit, or name its value by jaxcam.tag"
+            )
+        return program
 
     return rewritten(apply_fn, with_names)
+
+
+def _name(function: Any) -> str:
+    name = getattr(getattr(function, "func", function), "__name__", None)
+    if name is None:
+        raise ValueError(f"name_calls got {function!r}; wanted functions, such as jax.nn.relu")
+    return name
 
 
 def _tagged(name: str, layout: Layout, *outputs: Any) -> list[Any]:

@@ -1,14 +1,19 @@
 """What a program ends in: a softmax or a sigmoid, and the logits before it."""
 
+import functools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.core
 import numpy as np
+from jaxtyping import Array
 
 from jaxcam._src.base import ApplyFn
 from jaxcam._src.cut.opened import opened
 from jaxcam._src.cut.partition import live
-from jaxcam._src.cut.programs import CALLS, is_variable, param, programs_in
+from jaxcam._src.cut.programs import CALLS, alone, is_variable, param, programs_in
 from jaxcam._src.cut.rewritten import rewritten
 from jaxcam._src.cut.softmax import is_floating, maker
 
@@ -96,16 +101,22 @@ def to_logits(apply_fn: ApplyFn) -> ApplyFn:
 
 
 def _skipped(program: Any, ending: Ending) -> Any:
-    """The program, in which the logits stand where the probabilities stood."""
-    outvars, moves = program.outvars, ending.moves
-    if moves:
-        first, *others = moves
-        inputs = [ending.logits if is_variable(v) else v for v in first.invars]
-        moves = [first.replace(invars=inputs), *others]
-    else:
-        outvars = [ending.logits]
-    before = [eqn for eqn in program.eqns if not any(eqn is move for move in ending.moves)]
-    return program.replace(eqns=live([*before, *moves], outvars)[0], outvars=outvars)
+    """The program that goes on with the logits as it did with the probabilities."""
+    again = functools.partial(_moved, moves=ending.moves)
+    tail = jax.make_jaxpr(again)(ending.logits.aval).jaxpr
+    names = dict(zip(tail.invars, [ending.logits], strict=True))
+    moves = [
+        e.replace(invars=[names.get(v, v) if is_variable(v) else v for v in e.invars])
+        for e in tail.eqns
+    ]
+    outvars = [names.get(v, v) for v in tail.outvars]
+    return program.replace(eqns=live([*program.eqns, *moves], outvars)[0], outvars=outvars)
+
+
+def _moved(value: Array, moves: Sequence[Any]) -> Array:
+    for move in moves:
+        (value,) = jax.core.eval_jaxpr(alone(move), (), value)
+    return value
 
 
 def _ending(jaxpr: Any) -> Ending | None:

@@ -1,32 +1,34 @@
 """Running a program that was traced before inside another trace, as one equation of it."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.core
+from jax.extend import core as jex
 
-from jaxcam._src.cut.programs import CALLS
+from jaxcam._src.cut.programs import INLINED
 
 
 def run(program: Any, arguments: Sequence[Any]) -> list[Any]:
     """What a program without constants returns.
 
-    An equation less per equation of the program is traced: that is a third of what a cut costs.
-    One that has effects, such as a print, is run equation by equation.
+    In a trace it is one call and not traced again: that is a third of what a cut costs. Equation
+    by equation it runs where nothing is traced, which a call would compile; under a transformation
+    that looks at each, as `jax.vmap` does; and where it has effects, such as a print.
     """
-    if program.effects:
+    traced = [x for x in arguments if isinstance(x, jax.core.Tracer)]
+    if program.effects or not traced or not all(map(_is_staged, traced)):
         return jax.core.eval_jaxpr(program, (), *arguments)
-    call = _call()
-    return call.primitive.bind(*arguments, **{**call.params, _BODY: program})
+
+    def until_layer(*given: Any) -> list[Any]:  # another function that takes and returns as many
+        return [given[0]] * len(program.outvars)
+
+    (call,) = jax.make_jaxpr(jax.jit(until_layer))(*arguments).eqns
+    body = {INLINED[call.primitive.name]: jex.ClosedJaxpr(program, ())}
+    return call.primitive.bind(*arguments, **{**call.params, **body})
 
 
-@functools.cache
-def _call() -> Any:
-    """The equation of a call that a derivative takes nothing from: all is kept, nothing redone."""
-    policy = jax.checkpoint_policies.everything_saveable
-    return jax.make_jaxpr(jax.checkpoint(lambda: (), prevent_cse=False, policy=policy))().eqns[0]
-
-
-_BODY = CALLS["checkpoint"]
+def _is_staged(x: Any) -> bool:
+    """Whether a value is one of a program in the making; its type is public in some versions."""
+    return type(x).__name__ == "DynamicJaxprTracer"

@@ -1,6 +1,7 @@
 """The program of a user's model, and one line where it has none for an image."""
 
 import os
+import re
 import traceback
 from pathlib import Path
 from typing import Any
@@ -23,18 +24,29 @@ def traced(apply_fn: ApplyFn, variables: PyTree, image: Any) -> tuple[Any, PyTre
     try:
         closed, shapes = program_of(apply_fn, variables, image)
     except Exception as error:
-        *_, last = traceback.extract_tb(error.__traceback__)
-        if last.filename.startswith(_OWN) and last.filename != __file__:  # it says what to do
+        if _says_what_to_do(error):
             raise
         known = (x for x in jax.tree.leaves(image) if hasattr(x, "shape"))
         shapes = ", ".join(f"{x.dtype}{list(x.shape)}" for x in known)
         raise ValueError(
             f"the model does not run on the image {shapes} with these variables; wanted one image "
             "as the model takes it (of a batch use jax.vmap(explain, in_axes=(None, 0))), and all "
-            f"variables of the model. {type(error).__name__}: {' '.join(str(error).split())}"
+            f"variables of the model. {type(error).__name__}: {_in_one_line(error)}"
         ) from error
     is_one = len(jax.tree.leaves(image)) == 1
     return laid_as_proven(closed) if is_one else closed, shapes
+
+
+def _says_what_to_do(error: Exception) -> bool:
+    """Whether this library raised it, in one line; Keras hides the frames that are its own."""
+    *_, last = traceback.extract_tb(error.__traceback__)
+    is_own = last.filename.startswith(_OWN) and last.filename != __file__
+    return is_own and "\n" not in str(error)
+
+
+def _in_one_line(error: Exception) -> str:
+    """What an error says, without line breaks and the escape codes of a terminal."""
+    return " ".join(re.sub(r"\x1b\[[\d;]*m", "", str(error)).split())
 
 
 def program_of(apply_fn: ApplyFn, variables: PyTree, image: Any) -> tuple[Any, PyTree]:
