@@ -90,7 +90,7 @@ def test_a_layer_without_tokens_is_refused():
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"extra": 2}, r"no grid fits extra=2, grid=None and 17 tokens of an image \[16, 16\]"),
+        ({"extra": 2}, r"no grid fits extra=2, grid=\(4, 4\) and 17 tokens of an image \[16, 16\]"),
         ({"grid": (2, 3)}, r"no grid fits extra=None, grid=\(2, 3\)"),
         ({"extra": 1, "grid": (2, 8)}, None),
     ],
@@ -103,9 +103,41 @@ def test_a_layout_that_does_not_fit_is_refused(knobs, message):
         _split(vit(), **knobs)
 
 
+def _tokens_in_another_order(x):
+    """4 x 2 patches of 4 x 4 pixels, column by column, from the last row on."""
+    patches = x.reshape(4, 4, 2, 4, 3).transpose(0, 2, 1, 3, 4).reshape(4, 2, 48)
+    return patches[::-1].transpose(1, 0, 2).reshape(8, 48)
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_tokens_in_the_order_that_the_program_shows(extra):
+    def apply_fn(variables, x):
+        tokens = jnp.concatenate([jnp.zeros((extra, 48)), _tokens_in_another_order(x)])
+        tokens = jaxcam.tag(jnp.tanh(tokens), "tokens")
+        return jnp.sin(tokens * jnp.arange(1.0, len(tokens) + 1)[:, None]).mean(0) @ variables
+
+    image = jnp.zeros((16, 8, 3)).at[1, 6].set(9.0)  # in the patch of the first row, on the right
+    variables = jnp.ones((48, 2))
+    for given in (image, image[::-1], image[:, ::-1]):
+        activations, head = jaxcam.token_grid(apply_fn, "tokens")(variables, given)
+        pooled = given.reshape(4, 4, 2, 4, 3).sum((1, 3, 4))
+        assert np.argmax(activations.sum(-1)) == np.argmax(pooled)
+        np.testing.assert_allclose(head(activations), apply_fn(variables, given), rtol=1e-5)
+
+
+def test_positions_joined_in_one_of_several_axes_are_refused():
+    def apply_fn(variables, x):
+        heads = jaxcam.tag(x.reshape(-1, 3)[..., None] * variables[None, None], "heads")
+        return heads.mean((0, 1))
+
+    explain = jaxcam.explainer(apply_fn, "heads")
+    with pytest.raises(ValueError, match=r"\[128, 3, 2\], where one axis holds rows and columns"):
+        explain(jnp.ones(2), jnp.ones((16, 8, 3)), 0)
+
+
 def test_an_ambiguous_layout_is_refused():
     def apply_fn(variables, x):
-        return jaxcam.tag(x.reshape(-1, 3)[:4], "tokens").mean(0)
+        return jaxcam.tag(jnp.eye(4) @ x.reshape(-1, 3)[:4], "tokens").mean(0)
 
     image = jnp.ones((2, 2, 3))
     split_fn = jaxcam.token_grid(apply_fn, "tokens")

@@ -62,12 +62,15 @@ class Head:
         averages or joins what they return; so that it returns no logits.
       sees_image: whether the activations depend on the image that the model was given.
       axes_proven: whether the program shows that the axes of the activations are the image's.
+      tokens: where the program shows it, which axes of the image the one of tokens is joined of,
+        `~n` where one runs backwards, with their sizes, the outer first.
     """
 
     run: "HeadFn"
     ending: str | None
     sees_image: bool
     axes_proven: bool
+    tokens: tuple[tuple[int, int], ...] | None = None
 
     def __call__(self, activations: Array) -> Any:
         return self.run(activations)

@@ -114,6 +114,18 @@ def check_activations(activations: Array, image: Array, layer: str | SplitFn) ->
         )
 
 
+def check_apart(head: Head, activations: Array, layer: str | SplitFn) -> None:
+    """Refuses a layer of which one axis holds positions of several of the image's."""
+    if head.tokens:
+        name = f"layer {layer!r}" if isinstance(layer, str) else "the layer"
+        raise ValueError(
+            f"{name} returns {list(activations.shape)}, where one axis holds rows and columns "
+            "together, as the tokens of attention heads and the windows of attention in windows "
+            "do; choose a layer with an axis for each, or one of tokens [tokens, K] for "
+            "jaxcam.token_grid"
+        )
+
+
 def check_order(activations: Array, image: Array, layer: str | SplitFn) -> None:
     """Refuses a layer that looks as if its axes were in another order."""
     size, shape = image.shape[:-1], activations.shape

@@ -24,6 +24,7 @@ from jaxcam._src.base import (
 )
 from jaxcam._src.checks import (
     check_activations,
+    check_apart,
     check_explained_by,
     check_layer_of,
     check_order,
@@ -213,6 +214,8 @@ def _cut(
     split_fn = split(apply_fn, layer) if isinstance(layer, str) else layer
     activations, head = split_fn(variables, image)
     check_activations(activations, image, layer)
+    if isinstance(head, Head):
+        check_apart(head, activations, layer)
     if not (isinstance(head, Head) and head.axes_proven):
         check_order(activations, image, layer)
     return activations, head

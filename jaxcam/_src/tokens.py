@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from jaxcam._src.base import ApplyFn, Head, HeadFn, SplitFn
-from jaxcam._src.cut import split
+from jaxcam._src.cut import Joined, Lies, split
 from jaxcam._src.derivatives.structure import depends
 
 _MOST_EXTRA = 8  # class and register tokens that are looked for
@@ -25,15 +25,15 @@ def token_grid(
     """Cuts a model at a layer of tokens, and lays the image's tokens out as a grid.
 
     `explainer` and `tap` take the result in place of a layer. The tokens `[tokens, K]` of one
-    image are `extra` ones (class, registers), then those of the patches, row by row. The extra
-    ones keep their values and are no part of the map.
+    image are `extra` ones (class, registers), then those of the patches: in the order that the
+    program shows, else row by row. The extra ones keep their values and are no part of the map.
 
     Args:
       apply_fn: as for `explainer`.
       layer: the name of a layer that returns tokens, or what `split` returns.
       extra: how many tokens come before the patches; None infers it.
-      grid: of the patches, `(h, w)`; None infers it for pictures and signals: patches are square,
-        so the grid has the proportions of the image.
+      grid: of the patches, `(h, w)`; None takes what the program shows, or else, for pictures and
+        signals, the proportions of the image, as of square patches.
 
     Returns:
       `(variables, image) -> (activations [*grid, K], head)`.
@@ -59,20 +59,50 @@ def token_grid(
                 f"the layer returns {list(tokens.shape)}; wanted tokens [tokens, K]. A layer that "
                 "returns [*spatial, K] needs no token_grid"
             )
-        first, shape = _layout(len(tokens), image.shape[:-1], extra, grid)
+        proven = _proven(head, image.ndim - 1)
+        known = _grid_of(proven) if proven else None
+        first, shape = _layout(len(tokens), image.shape[:-1], extra, grid or known)
+        joined = proven if proven and shape == known else tuple(enumerate(shape))
+        lies, laid = _lies(joined), [n for _, n in joined]
 
         def grid_head(activations: Float[Array, "*grid K"]) -> Any:
-            patches = activations.reshape(-1, activations.shape[-1])
+            patches = lies.unseen(activations, activations.shape).reshape(-1, tokens.shape[-1])
             return head(jnp.concatenate([tokens[:first], patches.astype(tokens.dtype)]))
 
-        activations = tokens[first:].reshape(*shape, -1)
+        activations = lies.seen(tokens[first:].reshape(*laid, -1))
         _check_reach(grid_head, activations, layer)
         if isinstance(head, Head):
-            return activations, dataclasses.replace(head, run=grid_head, axes_proven=True)
+            return activations, dataclasses.replace(
+                head, run=grid_head, axes_proven=True, tokens=None
+            )
         return activations, grid_head
 
     split_fn.apply_fn = apply_fn  # pyright: ignore[reportFunctionMemberAccess]
     return split_fn
+
+
+def _proven(head: HeadFn, ndim: int) -> Joined | None:
+    """What the program shows the tokens to be joined of, if that is all axes of the image."""
+    joined = head.tokens if isinstance(head, Head) else None
+    return joined if joined and sorted(map(_forwards, joined)) == [*range(ndim)] else None
+
+
+def _forwards(part: tuple[int, int]) -> int:
+    """Which axis of the image this is a part of the tokens of."""
+    axis, _ = part
+    return max(axis, ~axis)
+
+
+def _grid_of(joined: Joined) -> tuple[int, ...]:
+    """The sizes in the order of the image's axes."""
+    return tuple(n for _, n in sorted(joined, key=_forwards))
+
+
+def _lies(joined: Joined) -> Lies:
+    """How the grid of the image lies in tokens that are parted into these axes."""
+    axes = [*map(_forwards, joined)]
+    order = (*(axes.index(axis) for axis in range(len(axes))), len(axes))
+    return Lies(order=order, flipped=tuple(~axis for axis, _ in joined if axis < 0))
 
 
 def _layout(

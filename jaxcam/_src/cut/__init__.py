@@ -22,11 +22,22 @@ from jaxcam._src.cut.necks import OnTheWay, on_the_way
 from jaxcam._src.cut.opened import opened
 from jaxcam._src.cut.partition import partition, reaches
 from jaxcam._src.cut.running import run
-from jaxcam._src.cut.tag import Layout, batch_of_one, laid_out, mark_image, tag, without_batch
+from jaxcam._src.cut.tag import (
+    Joined,
+    Layout,
+    Lies,
+    batch_of_one,
+    laid_out,
+    mark_image,
+    tag,
+    without_batch,
+)
 from jaxcam._src.cut.traced import traced
 
 __all__ = [
+    "Joined",
     "Layout",
+    "Lies",
     "OnTheWay",
     "attended",
     "attention_weights",
@@ -76,7 +87,7 @@ def layers(
     runs: dict[Hit, int] = {}
     for hit in found:
         if hit.closed_by is None and fnmatchcase(hit.name, matching):
-            place = hit._replace(runs=0, axes_proven=True)  # alike, though not all are proven
+            place = hit._replace(runs=0, lies=None)  # alike, though they may not lie so
             runs[place] = runs.get(place, 0) + hit.runs
     return tuple(
         Layer(hit.name, hit.shape, hit.dtype, count, hit.leaf, hit.path)
@@ -114,7 +125,7 @@ def split(
     def split_fn(variables: PyTree, image: Array) -> tuple[Array, HeadFn]:
         closed, shapes = traced(apply_fn, variables, image)
         leaves = len(jax.tree.leaves(image))
-        wanted, proven = choose(closed.jaxpr, layer, occurrence, leaf, leaves)
+        wanted, lies = choose(closed.jaxpr, layer, occurrence, leaf, leaves)
         program, constants = opened(closed, wanted=wanted)
         prefix, head = partition(program, layer)
         arguments = [*constants, *jax.tree.leaves((variables, image))]
@@ -128,7 +139,10 @@ def split(
 
         own = prefix.invars[len(arguments) - leaves :]
         sees_image = reaches(prefix, own, prefix.outvars[0])
-        return activations, Head(head_fn, name_of_ending(program), sees_image, proven)
+        proven = all(each.order is not None for each in lies)
+        joined = {each.joined for each in lies}
+        tokens = joined.pop() if len(joined) == 1 else None
+        return activations, Head(head_fn, name_of_ending(program), sees_image, proven, tokens)
 
     split_fn.apply_fn = apply_fn  # pyright: ignore[reportFunctionMemberAccess]
     return split_fn

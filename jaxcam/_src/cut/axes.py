@@ -73,11 +73,17 @@ def _through(eqn: Any, inputs: list[Axes]) -> tuple[Any, list[Axes]]:
 
 
 def _tagged(eqn: Any, axes: Axes) -> Any:
-    """The tag with the order of its axes, if each position is there once and one axis is left."""
+    """The tag with the order of its axes, if each position is there once and one axis is left.
+
+    Or with what the axis of tokens is joined of.
+    """
     lies, own = eqn.params["lies"], [*axes]
     if lies.has_batch(eqn.outvars[0].aval.shape):
         del own[lies.mapped]
     bare = [axis.axis if isinstance(axis, Beside) else axis for axis in own]
+    for axis in bare:
+        if isinstance(axis, tuple):
+            return eqn.replace(params={**eqn.params, "lies": lies._replace(joined=axis)})
     at = {max(axis, ~axis): n for n, axis in enumerate(bare) if isinstance(axis, int)}
     positions = [*range(len(own) - 1)]
     if not own or own.count(None) != 1 or sorted(at) != positions:

@@ -6,18 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from jaxcam._src.cut.programs import param
+from jaxcam._src.cut.tag import Joined
 
 
 @dataclasses.dataclass(frozen=True)
 class Beside:
     """An axis that holds the known one and others beside it, such as a class token."""
 
-    axis: int
+    axis: int | Joined
 
 
-# Which known one an axis is, `~n` where that runs backwards; several with their sizes where they
-# are joined, the outer first; None where it is another, or lost.
-Axis: TypeAlias = int | Beside | tuple[tuple[int, int], ...] | None
+# Which known one an axis is, `~n` where that runs backwards; several where they are joined; None
+# where it is another, or lost.
+Axis: TypeAlias = int | Beside | Joined | None
 Axes: TypeAlias = tuple[Axis, ...]
 _Part: TypeAlias = tuple[Axis, int]  # of an axis, and its size
 _Rule: TypeAlias = Callable[[Any, list[Axes]], Axes]
@@ -63,10 +64,13 @@ def _fits(axis: Axis, size: int) -> bool:
 
 def _reversed(eqn: Any, inputs: list[Axes]) -> Axes:
     backwards = param(eqn, "dimensions")
-    return tuple(
-        ((~axis if isinstance(axis, int) else None) if n in backwards else axis)
-        for n, axis in enumerate(inputs[0])
-    )
+    return tuple(_turned(axis) if n in backwards else axis for n, axis in enumerate(inputs[0]))
+
+
+def _turned(axis: Axis) -> Axis:
+    if isinstance(axis, tuple):
+        return tuple((~part, n) for part, n in axis)
+    return ~axis if isinstance(axis, int) else None
 
 
 def _transpose(eqn: Any, inputs: list[Axes]) -> Axes:
@@ -95,21 +99,28 @@ def _parts(axis: Axis, size: int) -> list[_Part]:
 def _first(parts: list[_Part], size: int) -> tuple[Axis, list[_Part]]:
     """The axis of this size that the first parts make, and the parts that are left.
 
-    One known part among others is the axis, as of numbers that are repeated; of a part that is
+    One known part before others is the axis, as of numbers that are repeated; of a part that is
     parted, the outer one.
     """
     taken, left = [], size
     for place, (axis, n) in enumerate(parts, start=1):
         taken.append((axis, n))
         if n >= left and n % left == 0:
-            known = [part for part in taken if part[0] is not None]
-            joined = tuple(known) if known and len(known) == len(taken) else None
             rest = [(None, n // left), *parts[place:]]
-            return (known[0][0] if len(known) == 1 else joined), rest[n == left :]
+            return _together(taken, is_parted=n != left), rest[n == left :]
         if left % n:
             break
         left //= n
     return None, []  # the numbers were neither together nor apart
+
+
+def _together(taken: list[_Part], *, is_parted: bool) -> Axis:
+    """The axis that these parts make, of the last of which there may be more."""
+    outer, _ = taken[0]
+    if sum(axis is not None for axis, _ in taken) == 1:
+        return None if is_parted and isinstance(outer, Beside) else outer
+    joined = tuple((axis, n) for axis, n in taken if isinstance(axis, int))
+    return joined if len(joined) == len(taken) else None
 
 
 def _groups(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
@@ -130,7 +141,7 @@ def _concatenate(eqn: Any, inputs: list[Axes]) -> Axes:
     joined = param(eqn, "dimension")
     axes = [*_alike(eqn, inputs)]
     axis, is_all = axes[joined], all(a[joined] is not None for a in inputs)
-    axes[joined] = axis if is_all or not isinstance(axis, int) else Beside(axis)
+    axes[joined] = axis if is_all or isinstance(axis, Beside | None) else Beside(axis)
     return tuple(axes)
 
 

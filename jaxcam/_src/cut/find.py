@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from jaxcam._src.cut.programs import CALLS, is_variable, param, programs_in
-from jaxcam._src.cut.tag import tag_p
+from jaxcam._src.cut.tag import Lies, tag_p
 from jaxcam._src.names import no_such
 
 OPENED = {*CALLS, "scan"}
@@ -20,7 +20,7 @@ class Hit(NamedTuple):
     dtype: Any
     runs: int
     closed_by: str | None  # the primitive around it that no cut can open
-    axes_proven: bool  # whether the program shows which axes of the array are the image's
+    lies: Lies | None
 
 
 class Wanted(NamedTuple):
@@ -41,8 +41,7 @@ def find_hits(eqns: Sequence[Any], runs: int = 1, closed_by: str | None = None) 
         kind = eqn.primitive.name
         if is_layer(eqn):
             name, leaf, path = (eqn.params[key] for key in ("name", "leaf", "path"))
-            proven = eqn.params["lies"].order is not None
-            yield Hit(name, leaf, path, *layer_of(eqn), runs, closed_by, proven)
+            yield Hit(name, leaf, path, *layer_of(eqn), runs, closed_by, eqn.params["lies"])
         times = runs * (param(eqn, "length") if kind == "scan" else 1)
         for body in programs_in(eqn) if times else ():
             yield from find_hits(body.eqns, times, closed_by or (None if kind in OPENED else kind))
@@ -93,8 +92,8 @@ def find_mapped(jaxpr: Any, image_leaves: int) -> Iterator[Hit]:
 
 def choose(
     jaxpr: Any, layer: str, occurrence: int | None, leaf: int | str | None, image_leaves: int
-) -> tuple[Wanted, bool]:
-    """Picks the run to cut at, and says whether its axes are proven; or what to choose instead."""
+) -> tuple[Wanted, list[Lies]]:
+    """Picks the run to cut at, and says how all runs lie; or what to choose instead."""
     named = _named(jaxpr, layer, image_leaves)
     leaf = _choose_leaf({hit.leaf: hit.path for hit in named}, layer, leaf)
     chosen = [hit for hit in named if hit.leaf == leaf]
@@ -110,8 +109,8 @@ def choose(
             f"{runs - 1}, or -1 for the last: jaxcam.split(apply_fn, {layer!r}, occurrence=-1), "
             "which jaxcam.explainer takes in place of a name"
         )
-    proven = all(hit.axes_proven for hit in chosen)
-    return Wanted(layer, leaf, (occurrence or 0) % runs), proven
+    lies = [hit.lies for hit in chosen if hit.lies]
+    return Wanted(layer, leaf, (occurrence or 0) % runs), lies
 
 
 def _named(jaxpr: Any, layer: str, image_leaves: int) -> list[Hit]:

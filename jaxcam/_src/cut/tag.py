@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,10 @@ ad.primitive_jvps[tag_p] = _tag_jvp
 batching.primitive_batchers[tag_p] = _tag_batch
 
 
+# Axes of the image, `~n` where one runs backwards, with their sizes, the outer first.
+Joined: TypeAlias = tuple[tuple[int, int], ...]
+
+
 class Layout(NamedTuple):
     """How arrays lie inside a module, where not as `[*spatial, K]`.
 
@@ -53,12 +57,14 @@ class Lies(NamedTuple):
       order: where each axis of the layer lies in the array without its batch axis, where the
         program shows it; else it is as the layout says.
       flipped: the layer's axes that run backwards in the array.
+      joined: where the program shows it, what the one axis of tokens is joined of.
     """
 
     layout: Layout = Layout()
     mapped: int = 0
     order: tuple[int, ...] | None = None
     flipped: tuple[int, ...] = ()
+    joined: Joined | None = None
 
     def mapped_once_more(self) -> "Lies":
         """The same under another `jax.vmap`."""
