@@ -497,3 +497,19 @@ def test_calls_of_a_plain_function_may_have_a_batch(batch):
     for image in (IMAGE, IMAGE[:1]):
         truth = jax.nn.silu(image @ KERNEL)
         check_law(jaxcam.name_calls(function, jax.nn.silu), VARIABLES, image, "silu", truth)
+
+
+@pytest.mark.parametrize("channels", ["last", "first"])
+def test_law_in_a_function_that_maps_over_its_batch_itself(channels):
+    first = channels == "first"
+
+    def of_one(variables, x):
+        x = jnp.moveaxis(x, 0, -1) if first else x
+        features = jnp.tanh(x @ variables["kernel"])
+        features = jnp.moveaxis(features, -1, 0) if first else features
+        features = jaxcam.tag(features, "features")
+        pooled = features.mean((1, 2) if first else (0, 1))
+        return pooled @ variables["dense"]
+
+    apply_fn = jaxcam.from_function(jax.vmap(of_one, (None, 0)), channels=channels)
+    check_law(apply_fn, VARIABLES, IMAGE, "features", TRUTH)

@@ -77,9 +77,9 @@ def _tagged(eqn: Any, axes: Axes) -> Any:
 
     Or with what the axis of tokens is joined of.
     """
-    lies, own = eqn.params["lies"], [*axes]
-    if lies.has_batch(eqn.outvars[0].aval.shape):
-        del own[lies.mapped]
+    lies = eqn.params["lies"]
+    batch = lies.batch_axis(eqn.outvars[0].aval.shape)
+    own = [axis for n, axis in enumerate(axes) if n != batch]
     bare = [axis.axis if isinstance(axis, Beside) else axis for axis in own]
     for axis in bare:
         if isinstance(axis, tuple):

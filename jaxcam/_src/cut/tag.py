@@ -72,38 +72,45 @@ class Lies(NamedTuple):
 
     def seen(self, x: Any) -> Any:
         """The layer of an array: no batch axis of one, positions as in the image, channels last."""
-        if self.has_batch(x.shape):
-            x = jax.lax.squeeze(x, (self.mapped,))  # of jax.lax, which traces fast
-        order = self._order(x.ndim)
+        order = self._order(x.shape)
+        if (batch := self.batch_axis(x.shape)) is not None:
+            x = jax.lax.squeeze(x, (batch,))  # of jax.lax, which traces fast
         x = x if order == sorted(order) else jax.lax.transpose(x, order)
         return jax.lax.rev(x, self.flipped) if self.flipped else x
 
     def unseen(self, x: Any, shape: tuple[int, ...]) -> Any:
         """The array `[*shape]` of a layer: the inverse."""
-        x, order = jax.lax.rev(x, self.flipped) if self.flipped else x, self._order(x.ndim)
+        x, order = jax.lax.rev(x, self.flipped) if self.flipped else x, self._order(shape)
         if order != sorted(order):
             x = jax.lax.transpose(x, np.argsort(order))
-        return jax.lax.expand_dims(x, (self.mapped,)) if self.has_batch(shape) else x
+        batch = self.batch_axis(shape)
+        return x if batch is None else jax.lax.expand_dims(x, (batch,))
 
     def seen_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the layer of an array."""
         own = self.without_batch(shape)
-        return tuple(own[i] for i in self._order(len(own)))
+        return tuple(own[i] for i in self._order(shape))
 
     def without_batch(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of an array but for the batch axis of one."""
-        start = self.mapped
-        return (*shape[:start], *shape[start + self.has_batch(shape) :])
+        batch = self.batch_axis(shape)
+        return tuple(n for axis, n in enumerate(shape) if axis != batch)
 
-    def has_batch(self, shape: tuple[int, ...]) -> bool:
-        """Whether an array of this shape has a batch axis of one, behind those of `jax.vmap`."""
-        return self.layout.batch and shape[self.mapped :][:1] == (1,)
+    def batch_axis(self, shape: tuple[int, ...]) -> int | None:
+        """Where an array of this shape has its batch axis of one, None if it has none.
 
-    def _order(self, ndim: int) -> list[int]:
-        """Where each axis of a layer lies in the array without its batch axis."""
+        That is behind the axes of `jax.vmap`, or one of them, where a function maps over its batch.
+        """
+        places = (self.mapped, *range(self.mapped)) if self.layout.batch else ()
+        return next((axis for axis in places if shape[axis : axis + 1] == (1,)), None)
+
+    def _order(self, shape: tuple[int, ...]) -> list[int]:
+        """Where each axis of a layer lies in the array of this shape without its batch axis."""
         if self.order is not None:
             return [*self.order]
-        mapped, own = [*range(self.mapped)], [*range(self.mapped, ndim)]
+        batch, count = self.batch_axis(shape), self.mapped
+        count -= batch is not None and batch < self.mapped
+        mapped, own = [*range(count)], [*range(count, len(self.without_batch(shape)))]
         is_first = 0 < self.layout.channels_first == len(own)
         return [*mapped, *own[1:], own[0]] if is_first else [*mapped, *own]
 
