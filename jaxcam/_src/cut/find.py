@@ -20,7 +20,7 @@ class Hit(NamedTuple):
     dtype: Any
     runs: int
     closed_by: str | None  # the primitive around it that no cut can open
-    lies: Lies | None
+    lies: Lies | None  # in its module; None where that does not matter
 
 
 class Wanted(NamedTuple):
