@@ -42,7 +42,7 @@ from jaxcam._src.scores import likeliest, logit
 
 def explainer(
     apply_fn: ApplyFn,
-    layer: str | SplitFn | list[str | SplitFn] | tuple[str | SplitFn, ...],
+    layer: str | SplitFn | Sequence[str | SplitFn],
     method: WeightsFn = grad_cam,
     *,
     score_fn: ScoreFn = logit,
@@ -83,8 +83,10 @@ def explainer(
     (64, 64)
     """
     check_apply_fn(apply_fn)
-    several = isinstance(layer, list | tuple)
-    chosen = tuple(layer) if isinstance(layer, list | tuple) else (layer,)
+    several = isinstance(layer, Sequence) and not isinstance(layer, str)
+    chosen = (
+        tuple(layer) if isinstance(layer, Sequence) and not isinstance(layer, str) else (layer,)
+    )
     if not chosen:
         raise ValueError("explainer got an empty sequence of layers; name one at least")
     check_explained_by(method, score_fn, convention)

@@ -17,7 +17,7 @@ from jaxcam._src.pipeline import Given
 from jaxcam._src.scores import likeliest, logit
 from jaxcam._src.sharding import sharded
 
-Place: TypeAlias = str | SplitFn | list[SplitFn]
+Place: TypeAlias = str | SplitFn | Sequence[str | SplitFn]
 Step: TypeAlias = Callable[[Given], PyTree]
 
 
