@@ -199,6 +199,69 @@ def _(primals, tangents):
     return straight_through(primals[0]), tangents[0] * jnp.cos(primals[0])
 
 
+@jax.custom_jvp
+def rounded(x):
+    return jnp.round(x)
+
+
+@rounded.defjvp
+def _(primals, tangents):
+    """As straight-through estimators are often written: the value does not call the function."""
+    return jnp.round(primals[0]), tangents[0]
+
+
+def kept_in_a_ref(a):
+    ref = jax.new_ref(jnp.zeros(a.shape[-1], a.dtype))
+    ref[...] = gap(jnp.sin(a))
+    return log_probability(ref[...])
+
+
+def gate_of_every_second(a):
+    """By a 1x1 convolution that skips positions, and pads as many zeros."""
+    kernel, size = weights(a, 1, 1, 3, 3), a.shape[0] - 1 - (a.shape[0] - 1) // 2
+    window = {"window_strides": (2, 1), "padding": ((0, 2 * size), (0, 0))}
+    layout = ("NHWC", "HWIO", "NHWC")
+    skipped = lax.conv_general_dilated(a[None], kernel, dimension_numbers=layout, **window)[0]
+    return logit(gap(jax.nn.silu(a * jax.nn.sigmoid(gap(skipped))[None, None])))
+
+
+def gate_of_permuted(a):
+    pooled = lax.reshape(a, (a.size // 3, 3), (2, 0, 1)).mean(0)
+    return logit(gap(jax.nn.silu(a * jax.nn.sigmoid(pooled)[None, None])))
+
+
+def permuted_results(a):
+    tokens = a.reshape(-1, 3)
+    probes = jax.nn.softmax(weights(a, 3, 3) @ tokens.T) @ tokens
+    return log_probability(lax.reshape(probes, (3, 3), (1, 0))[0])
+
+
+def shared_by_heads(a):
+    """The weights of one query, for the values of several heads."""
+    tokens = a.reshape(-1, 3)
+    shares = jax.nn.softmax(weights(a, 2, 3) @ tokens.T)[:, None]
+    return log_probability((jnp.broadcast_to(shares, (2, 3, len(tokens))) @ tokens).reshape(-1))
+
+
+def half_of_softmax(a):
+    tokens = a.reshape(-1, 3)
+    return log_probability((jax.nn.softmax(tokens @ weights(a, 3)) * 0.5) @ tokens)
+
+
+def one_of_three(a):
+    which = (a[0, 0, 0] > 0).astype(int)
+    return logit(gap(lax.switch(which, [jnp.sin, jnp.cos, jnp.tanh], a)))
+
+
+def number_or_sum(a):
+    return lax.cond(a.sum() > 0, lambda a: jnp.sin(a).sum(), lambda a: jnp.zeros((), a.dtype), a)
+
+
+def number_carried(a):
+    scan = lax.scan(lambda carry, x: (0.0, x * carry.astype(x.dtype)), 1.0, a)
+    return logit(gap(jax.nn.silu(scan[1] + a)))
+
+
 @jax.custom_vjp
 def sine(x):
     return jnp.sin(x)
@@ -337,7 +400,23 @@ HEADS = {
         lambda a: logit(gap(jax.checkpoint(lambda a: jax.nn.silu(dense(a, 5)))(a))), THREE
     ),
     "custom_jvp": Head(lambda a: logit(gap(straight_through(a))), ONE),
+    "custom_jvp of another value": Head(
+        lambda a: log_probability(gap(rounded(a))),
+        f"{ALL} (no rule for custom_jvp_call whose rule does not call its function)",
+    ),
+    "gate by such a value": Head(
+        lambda a: logit(gap(jax.nn.silu(a * jax.nn.sigmoid(rounded(gap(a)))[None, None]))),
+        f"{ALL} (no rule for custom_jvp_call whose rule does not call its function)",
+    ),
+    "softplus": Head(lambda a: logit(gap(jax.nn.softplus(a))), ONE),
+    "mish": Head(lambda a: log_probability(gap(jax.nn.mish(a))), STILL),
     "cond": Head(branches, ONE),
+    "switch": Head(one_of_three, ONE),
+    "cond with a number": Head(number_or_sum, ALL),
+    "scan that carries a number": Head(
+        number_carried, "local, 5 colours: 5 directions instead of 60"
+    ),
+    "ref": Head(kept_in_a_ref, f"{ALL} (no rule for swap)"),
     "tokens": Head(lambda a: logit(jax.nn.silu(dense(a.reshape(-1, 3), 5)).mean(0)), THREE),
     "channels first": Head(lambda a: logit(jax.nn.silu(jnp.moveaxis(a, -1, 0)).mean((1, 2))), ONE),
     "split and joined": Head(
@@ -400,6 +479,8 @@ HEADS = {
     "gate by an uneven mean": Head(
         lambda a: log_probability(gap(jax.nn.silu(a * jnp.tanh(uneven_mean(a))[None, None]))), ALL
     ),
+    "gate by every second position": Head(gate_of_every_second, ALL),
+    "gate by a pool across channels": Head(gate_of_permuted, ALL),
     "gate by a relu": Head(
         lambda a: log_probability(gap(jax.nn.silu(a * gate(jax.nn.relu(a))))), ALL
     ),
@@ -427,6 +508,9 @@ HEADS = {
     "class token that moves": Head(lambda a: logit(transformer(conv(a, 3) + a.mean())), ALL),
     "one probe": Head(lambda a: log_probability(probed(a, 1)[0]), STILL),
     "several probes": Head(lambda a: log_probability(probed(a, 3).reshape(-1)), STILL),
+    "probes, permuted": Head(permuted_results, STILL),
+    "weights for several heads": Head(shared_by_heads, STILL),
+    "weights times a number": Head(half_of_softmax, STILL),
     "probes that move": Head(
         lambda a: logit(attend(a.mean((0, 1))[None], a.reshape(-1, 3))[0]), ALL
     ),

@@ -15,7 +15,7 @@ from jax import lax
 from tiers import rest_is_thorough, thorough_but
 
 import jaxcam
-from jaxcam._src.derivatives.structure.program import read
+from jaxcam._src.derivatives.structure.program import depends, read
 
 OFTEN = [*HEADS][::6]
 
@@ -242,6 +242,32 @@ def test_modes_of_differentiation_are_told():
     loop = jaxcam.structure(HEADS["while loop"].function, jnp.ones(heads.SHAPE))
     rule = jaxcam.structure(HEADS["custom_vjp"].function, jnp.ones(heads.SHAPE))
     assert (loop.forward, loop.reverse, rule.forward, rule.reverse) == (True, False, False, True)
+
+
+def test_windows_with_holes_have_no_reverse_mode():
+    def f(a):
+        largest = functools.partial(lax.reduce_window, a, -jnp.inf, lax.max, (2, 2, 1), (1, 1, 1))
+        return jnp.sin(largest("VALID", window_dilation=(1, 2, 1))).sum()
+
+    x = _point(heads.SHAPE, jnp.float32)
+    assert not jaxcam.structure(f, x).reverse
+    _assert_close(jax.jit(functools.partial(jaxcam.derivatives, f))(x), _brute(f, x), 1e-4)
+
+
+def test_what_sees_no_channel_does_not_move_though_its_positions_are_not_known():
+    def f(a):  # so large that which positions are seen is no longer kept apart
+        kept = jnp.concatenate([jax.nn.silu(a), jnp.ones_like(a)], -1)[..., a.shape[-1] :]
+        beside = jnp.sin(jnp.concatenate([kept, a], -1))[..., : a.shape[-1]]
+        return (kept + beside).sum()
+
+    found = jaxcam.structure(f, jax.ShapeDtypeStruct((64, 64, 512), jnp.float32))
+    assert str(found) == heads.LINEAR
+
+
+def test_a_ref_may_hold_all():
+    x = jnp.ones(heads.SHAPE)
+    assert depends(HEADS["ref"].function, x)
+    assert not depends(lambda a: jnp.zeros(()), x)
 
 
 def test_what_no_mode_passes_is_refused():

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
-from jaxcam._src.cut.programs import param
+from jaxcam._src.cut.programs import is_permuting, param
 from jaxcam._src.cut.tag import Joined
 
 
@@ -85,6 +85,8 @@ def _broadcast(eqn: Any, inputs: list[Axes]) -> Axes:
 def _reshape(eqn: Any, inputs: list[Axes]) -> Axes:
     before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
     axes: list[Axis] = [None] * len(after)
+    if is_permuting(eqn):
+        return tuple(axes)
     for joined, parted in _groups(before, after):
         parts = [part for n in joined for part in _parts(inputs[0][n], before[n])]
         for n in parted:
@@ -210,7 +212,7 @@ _ALIKE = frozenset(
     "abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp cos cosh "
     "cumlogsumexp cummax cummin cumprod cumsum digamma div dynamic_slice dynamic_update_slice eq "
     "erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma log log1p "
-    "logistic lt max min mul ne neg nextafter not or pad pow reduce_precision "
+    "logistic lt max min mul ne neg nextafter not or pad polynomial pow reduce_precision "
     "rem round rsqrt select_and_gather_add select_n sign sin sinh slice split sqrt square "
     "stop_gradient sub tan tanh xor".split()
 )

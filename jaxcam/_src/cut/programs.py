@@ -82,6 +82,19 @@ def programs_in(eqn: Any) -> Iterator[Any]:
                 yield body.jaxpr if isinstance(body, jex.ClosedJaxpr) else body
 
 
+def has_refs(jaxpr: Any) -> bool:
+    """Whether values are kept in mutable refs anywhere in a program."""
+    variables = (v for eqn in jaxpr.eqns for v in (*eqn.invars, *eqn.outvars))
+    return any(type(v.aval).__name__ == "AbstractRef" for v in variables) or any(
+        has_refs(body) for eqn in jaxpr.eqns for body in programs_in(eqn)
+    )
+
+
+def is_permuting(eqn: Any) -> bool:
+    """Whether a reshape puts the axes in another order first, as `jax.lax.reshape` can."""
+    return eqn.params.get("dimensions") is not None and eqn.primitive.name == "reshape"
+
+
 def name_of(eqn: Any) -> str | None:
     """The name of the function that a call is one of; None of another equation."""
     if eqn.primitive.name == "custom_jvp_call":  # around a call that has the name

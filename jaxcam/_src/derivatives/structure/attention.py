@@ -72,7 +72,8 @@ def divided_last(jaxpr: Any, found: dict[Any, Softmax]) -> Any:
             if isinstance(made, _Share):
                 shares[eqn.outvars[0]] = made
             if isinstance(made, Array):
-                values[eqn.outvars[0]] = made.astype(eqn.outvars[0].aval.dtype)
+                result = eqn.outvars[0].aval
+                values[eqn.outvars[0]] = jnp.broadcast_to(made, result.shape).astype(result.dtype)
                 continue
             program = alone(eqn)
             outputs = jax.core.eval_jaxpr(program, (), *map(read, program.invars))
@@ -144,6 +145,7 @@ def _broadcast(eqn: Any, share: _Share, side: int, given: Sequence[Any]) -> _Sha
 
 def _multiply(eqn: Any, share: _Share, side: int, given: Sequence[Any]) -> _Share | None:
     other = accumulated(jnp.asarray(given[1 - side]))
+    other = other if other.ndim else other.reshape((1,) * share.powers.ndim)
     return share._replace(times=other if share.times is None else _product(share.times, other))
 
 

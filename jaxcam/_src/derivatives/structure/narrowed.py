@@ -11,7 +11,7 @@ import jax
 import jax.core
 
 from jaxcam._src.cut.partition import live
-from jaxcam._src.cut.programs import alone, apart, is_variable, param
+from jaxcam._src.cut.programs import alone, apart, is_permuting, is_variable, param
 from jaxcam._src.derivatives.structure import relations
 from jaxcam._src.derivatives.structure.rules import ELEMENTWISE, SMOOTH, WITHOUT_DERIVATIVE
 
@@ -129,6 +129,8 @@ def _broadcast(eqn: Any, box: Box) -> list[Box]:
 
 def _reshape(eqn: Any, box: Box) -> list[Box] | None:
     """An axis that stays keeps its part; axes that are split or joined are needed whole."""
+    if is_permuting(eqn):
+        return None
     before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
     part = [*_whole(eqn.invars[0])]
     for old, new in relations.groups(before, after):

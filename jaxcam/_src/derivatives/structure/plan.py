@@ -7,11 +7,12 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Array, Int
 
+from jaxcam._src.cut.programs import has_refs
 from jaxcam._src.derivatives.structure import relations
 from jaxcam._src.derivatives.structure.colours import Colours, Grid, colour, distinct, grid
 from jaxcam._src.derivatives.structure.pooled_linear import pooled
 from jaxcam._src.derivatives.structure.program import Program, read
-from jaxcam._src.derivatives.structure.walk import walk
+from jaxcam._src.derivatives.structure.walk import UNCHAINED, walk
 
 
 class Linear(NamedTuple):
@@ -100,6 +101,8 @@ def plan(f: Callable[[Array], Array], x: Array) -> Plan:
     """Reads a function's program at a point and chooses."""
     program = read(f, x)
     outcome = program.outcome
+    if has_refs(program.jaxpr):  # what is written there is not followed
+        return Plan(program, Dense(), x.size)
     if not program.moving([program.result]) or not program.smooth:
         return Plan(program, Linear(), 0)
     waists = program.waists()
@@ -115,7 +118,8 @@ def plan(f: Callable[[Array], Array], x: Array) -> Plan:
         plans += _local(program)
         linear = [Plan(program, LinearFirst(v), v.aval.size) for v in firsts[:1]]
         bounds = [p.directions for p in plans] + [p.directions + 1 for p in linear]
-        pools = [v for v in smallest if program.is_smooth(v)]
+        is_chained = UNCHAINED not in outcome.opaque
+        pools = [v for v in smallest if program.is_smooth(v) and is_chained]
         plans += _local_pooled(program, waists, pools, min(bounds)) + linear
         plans += _gated(program, pools, min(p.directions for p in plans))
     return min(plans, key=lambda p: p.directions)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcam._src.cut.programs import UnknownLayoutError, is_variable, param
+from jaxcam._src.cut.programs import UnknownLayoutError, is_permuting, is_variable, param
 
 
 def why_not_pooled_linear(f: Callable[[Array], Array], x: Float[Array, "*spatial K"]) -> str | None:
@@ -112,7 +112,8 @@ def _convolved(eqn: Any, v: Any, axes: set[int]) -> set[int] | None:
     spatial = [*zip(numbers.lhs_spec[2:], numbers.out_spec[2:], strict=True)]
     alone = v is image and v is not kernel and {*windows} == {1}
     alike = all(image.aval.shape[a] == eqn.outvars[0].aval.shape[b] for a, b in spatial)
-    shifted = any(low for low, _ in param(eqn, "padding"))
+    apart = {*param(eqn, "window_strides"), *param(eqn, "lhs_dilation")} != {1}
+    shifted = apart or any(low or high for low, high in param(eqn, "padding"))
     if not (alone and alike) or shifted or not axes <= {a for a, _ in spatial}:
         return None
     return {b for a, b in spatial if a in axes}
@@ -124,7 +125,7 @@ def _transposed(eqn: Any, v: Any, axes: set[int]) -> set[int]:
 
 def _reshaped(eqn: Any, v: Any, axes: set[int]) -> set[int] | None:
     before, after = v.aval.shape, eqn.outvars[0].aval.shape
-    if math.prod(before) != math.prod(after):
+    if math.prod(before) != math.prod(after) or is_permuting(eqn):
         return None
     left = set()
     for a, (start, end) in _spans(after).items():

@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from jaxcam._src.cut.opened import opened
 from jaxcam._src.cut.partition import live
-from jaxcam._src.cut.programs import CALLS, is_dropped, is_variable
+from jaxcam._src.cut.programs import CALLS, has_refs, is_dropped, is_variable
 from jaxcam._src.cut.softmax import softmaxes
 from jaxcam._src.derivatives.structure import relations
 from jaxcam._src.derivatives.structure.attention import divided_last, still
@@ -156,11 +156,12 @@ def _understood(
     positions, by_position = trace(jaxpr, [*fixed, _positions(shape)])
     channels, by_channel = trace(jaxpr, [*fixed, relations.identity(shape, [len(shape) - 1])])
     steps = zip(by_position, by_channel, strict=True)
+    moving = positions.keys() & channels.keys()
     return Program(
         jaxpr,
         values,
-        positions,
-        channels,
+        {v: seen for v, seen in positions.items() if v in moving},
+        {v: seen for v, seen in channels.items() if v in moving},
         sum(1 << i for i, step in enumerate(steps) if all(s.smooth for s in step)),
         Outcome([]).after(*by_position),
     )
@@ -178,6 +179,8 @@ def _pooling_first(jaxpr: Any, inputs: Sequence[Relation | None]) -> Any:
 def depends(f: Callable[[Array], Array], x: Array) -> bool:
     """Whether a scalar function may depend on any position of `x`; False is proved."""
     jaxpr, constants = _opened(f, x)
+    if has_refs(jaxpr):
+        return True
     seen = (
         trace(jaxpr, [*(None for _ in constants), _positions(x.shape)])[0].get(jaxpr.outvars[0])
         if jaxpr.eqns

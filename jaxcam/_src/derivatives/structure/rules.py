@@ -71,7 +71,14 @@ def outcome(eqn: Any, inputs: Relations) -> Outcome:
         return opaque(eqn, inputs)
     moved = move(eqn, inputs[0])
     moved = moved if isinstance(moved, list) else [moved]
-    return Outcome(moved, smooth=name in SMOOTH_MOVES and _any(live))
+    smooth = name in SMOOTH_MOVES and _any(live)
+    return Outcome(moved, smooth=smooth, reverse=not _is_of_holes(eqn))
+
+
+def _is_of_holes(eqn: Any) -> bool:
+    """Whether it takes the largest or the least of windows with holes, which JAX cannot reverse."""
+    is_of_windows = eqn.primitive.name in ("reduce_window_max", "reduce_window_min")
+    return is_of_windows and {*param(eqn, "window_dilation")} != {1}
 
 
 def opaque(eqn: Any, inputs: Relations) -> Outcome:
@@ -202,7 +209,7 @@ _LINEAR = frozenset(
 ELEMENTWISE = frozenset("add sub add_any max min clamp rem".split())
 SMOOTH = frozenset(
     "exp exp2 log log1p expm1 tanh logistic sin cos tan asin acos atan sinh cosh asinh acosh atanh "
-    "erf erfc erf_inv sqrt rsqrt cbrt square pow atan2 lgamma digamma".split()
+    "erf erfc erf_inv sqrt rsqrt cbrt square pow polynomial atan2 lgamma digamma".split()
 )
 WITHOUT_DERIVATIVE = frozenset(
     "stop_gradient sign floor ceil round eq ne lt le gt ge eq_to lt_to le_to and or xor not "

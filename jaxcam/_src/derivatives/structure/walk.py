@@ -1,7 +1,7 @@
 """Following relations through a program, and through the programs inside its equations."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.core
@@ -16,30 +16,35 @@ from jaxcam._src.cut.programs import (
     body_of,
     is_variable,
     param,
+    programs_in,
     scan_of,
 )
 from jaxcam._src.derivatives.structure import relations, rules
 from jaxcam._src.derivatives.structure.relations import Relation
 from jaxcam._src.derivatives.structure.rules import Outcome, Relations
 
-_DEEPEST = 3  # custom rules inside custom rules; one that calls its own function would not end
+UNCHAINED = "custom_jvp_call whose rule does not call its function"
+_DEEPEST = 3  # custom rules inside custom rules
+_Call: TypeAlias = tuple[str, Relations]  # of a custom function: which one, and what it sees
+Within: TypeAlias = tuple[_Call, ...]  # the calls whose rules are followed at the moment
 
 
-def walk(jaxpr: Any, inputs: Sequence[Relation | None], depth: int = 0) -> Outcome:
+def walk(jaxpr: Any, inputs: Sequence[Relation | None], within: Within = ()) -> Outcome:
     """Relations of a program's results, from those of its arguments."""
-    found, steps = trace(jaxpr, inputs, depth)
-    return Outcome([found.get(v) for v in jaxpr.outvars]).after(*steps)
+    found, steps = trace(jaxpr, inputs, within)
+    results = [found.get(v) if is_variable(v) else None for v in jaxpr.outvars]
+    return Outcome(results).after(*steps)
 
 
 def trace(
-    jaxpr: Any, inputs: Sequence[Relation | None], depth: int = 0
+    jaxpr: Any, inputs: Sequence[Relation | None], within: Within = ()
 ) -> tuple[dict[Any, Relation], list[Outcome]]:
     """The relation of every variable that carries a derivative, and what each equation did."""
     arguments = zip(jaxpr.invars, inputs, strict=True)
     found = {v: r for v, r in arguments if r is not None}
     steps = []
     for eqn in jaxpr.eqns:
-        step = _step(eqn, [found.get(v) if is_variable(v) else None for v in eqn.invars], depth)
+        step = _step(eqn, [found.get(v) if is_variable(v) else None for v in eqn.invars], within)
         steps.append(step)
         for v, r in zip(eqn.outvars, step.relations, strict=True):
             if r is not None and r.any() and jnp.issubdtype(v.aval.dtype, jnp.inexact):
@@ -47,27 +52,27 @@ def trace(
     return found, steps
 
 
-def _step(eqn: Any, inputs: Relations, depth: int) -> Outcome:
+def _step(eqn: Any, inputs: Relations, within: Within) -> Outcome:
     if all(r is None for r in inputs):
         return Outcome([None] * len(eqn.outvars))
     try:
-        return _known_step(eqn, inputs, depth)
+        return _known_step(eqn, inputs, within)
     except UnknownLayoutError:
         return rules.opaque(eqn, inputs)
 
 
-def _known_step(eqn: Any, inputs: Relations, depth: int) -> Outcome:
+def _known_step(eqn: Any, inputs: Relations, within: Within) -> Outcome:
     name = eqn.primitive.name
     if name in CALLS:
-        return walk(body_of(eqn).jaxpr, inputs, depth)
+        return walk(body_of(eqn).jaxpr, inputs, within)
     if name == "scan":
-        return _scan(eqn, inputs, depth)
+        return _scan(eqn, inputs, within)
     if name == "cond":
-        branches = [walk(b.jaxpr, inputs[1:], depth) for b in param(eqn, "branches")]
+        branches = [walk(b.jaxpr, inputs[1:], within) for b in param(eqn, "branches")]
         joined = [_join(*seen) for seen in zip(*(b.relations for b in branches), strict=True)]
         return Outcome(joined).after(*branches)
     if name == "custom_jvp_call":
-        return _custom_jvp(eqn, inputs, depth)
+        return _custom_jvp(eqn, inputs, within)
     if name == "while":
         return rules.opaque(eqn, inputs)._replace(reverse=False)
     if name in ("custom_vjp_call", "custom_vjp_call_jaxpr"):
@@ -75,14 +80,14 @@ def _known_step(eqn: Any, inputs: Relations, depth: int) -> Outcome:
     return rules.outcome(eqn, inputs)
 
 
-def _scan(eqn: Any, inputs: Relations, depth: int) -> Outcome:
+def _scan(eqn: Any, inputs: Relations, within: Within) -> Outcome:
     """Walks the body until the carry sees no more: it only ever sees more from step to step."""
     body, fixed, carried, length, _ = scan_of(eqn)
     consts, carry = inputs[:fixed], inputs[fixed : fixed + carried]
     xs = [None if r is None else np.logical_or.reduce(r, axis=0) for r in inputs[fixed + carried :]]
     steps, ys = [], [None for _ in eqn.outvars[carried:]]
     for _ in range(length):
-        step = walk(body.jaxpr, [*consts, *carry, *xs], depth)
+        step = walk(body.jaxpr, [*consts, *carry, *xs], within)
         steps.append(step)
         ys = [_join(*seen) for seen in zip(ys, step.relations[carried:], strict=True)]
         wider = [_join(*seen) for seen in zip(carry, step.relations[:carried], strict=True)]
@@ -92,29 +97,66 @@ def _scan(eqn: Any, inputs: Relations, depth: int) -> Outcome:
     return Outcome([*carry, *(None if y is None else y[None] for y in ys)]).after(*steps)
 
 
-def _custom_jvp(eqn: Any, inputs: Relations, depth: int) -> Outcome:
+def _custom_jvp(eqn: Any, inputs: Relations, within: Within) -> Outcome:
     """Walks the custom rule, not the function: derivatives of every order are those of the rule.
 
-    So a rounding whose rule passes the tangent on is linear, and no constant.
+    So a rounding whose rule passes the tangent on is linear, and no constant. But where a rule does
+    not call its function for the value, the second derivative is that of what it does instead,
+    whatever its tangent says, and no chain rule holds.
     """
-    if depth == _DEEPEST:
+    (body, *_), call = programs_in(eqn), (_identity(eqn), inputs)
+    if any(_alike(call, outer) for outer in within):
+        return walk(body, inputs, within)._replace(smooth=True)
+    if len(within) == _DEEPEST or any(name == call[0] for name, _ in within):
         return rules.opaque(eqn, inputs)
     function, variables = _alone(eqn)
     seen = {v: r for v, r in zip(eqn.invars, inputs, strict=True) if r is not None}
     moving = [i for i, v in enumerate(variables) if v in seen]
 
-    def tangents(values: list, directions: list) -> Sequence[Any]:
+    def both(values: list, directions: list) -> Sequence[Any]:
         def of_moving(*moved):
             return function(*_replaced(values, dict(zip(moving, moved, strict=True))))
 
-        return jax.jvp(of_moving, [values[i] for i in moving], directions)[1]
+        return jax.jvp(of_moving, [values[i] for i in moving], directions)
 
     shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in variables]
-    rule = jax.make_jaxpr(tangents)(shapes, [shapes[i] for i in moving]).jaxpr
-    # Without what only the value needs: a rule may well compute that by calling its own function.
-    rule = rule.replace(eqns=live(rule.eqns, rule.outvars)[0])
+    rule = jax.make_jaxpr(both)(shapes, [shapes[i] for i in moving]).jaxpr
+    values, tangents = rule.outvars[: len(eqn.outvars)], rule.outvars[len(eqn.outvars) :]
+    if not any(e.outvars == values for e in _calls_of(call[0], rule)):
+        return rules.opaque(eqn, inputs)._replace(opaque=frozenset({UNCHAINED}))
+    # Without what only the value needs.
+    rule = rule.replace(eqns=live(rule.eqns, tangents)[0], outvars=tangents)
     arguments = [*(seen.get(v) for v in variables), *(seen[variables[i]] for i in moving)]
-    return walk(rule, arguments, depth + 1)
+    found = walk(rule, arguments, (*within, call))
+    if any(_calls_of(call[0], rule)):
+        # What was taken for granted of the function inside of its rule: it sees no more there.
+        known = walk(body, inputs, within).relations
+        if not all(map(_is_within, found.relations, known)):
+            return rules.opaque(eqn, inputs)
+    return found
+
+
+def _identity(eqn: Any) -> str:
+    """What tells a custom function from others: its program, and where its rule is written."""
+    rule = param(eqn, "jvp_jaxpr_fun").debug_info.func_src_info
+    return f"{param(eqn, 'call_jaxpr')} {rule}"
+
+
+def _calls_of(function: str, jaxpr: Any) -> Iterator[Any]:
+    """The calls of a custom function in a program, and inside of it."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "custom_jvp_call" and _identity(eqn) == function:
+            yield eqn
+        for inner in programs_in(eqn):
+            yield from _calls_of(function, inner)
+
+
+def _alike(one: _Call, other: _Call) -> bool:
+    return one[0] == other[0] and all(map(_same, one[1], other[1]))
+
+
+def _is_within(a: Relation | None, b: Relation | None) -> bool:
+    return a is None or (b is not None and bool((a <= b).all()))
 
 
 def _alone(eqn: Any) -> tuple[Callable[..., list], list[Any]]:
@@ -127,8 +169,8 @@ def _replaced(values: Sequence[Any], new: dict[int, Any]) -> list[Any]:
     return [new.get(i, value) for i, value in enumerate(values)]
 
 
-def _join(a: Relation | None, b: Relation | None) -> Relation | None:
-    present = [r for r in (a, b) if r is not None]
+def _join(*each: Relation | None) -> Relation | None:
+    present = [r for r in each if r is not None]
     return relations.union(present) if present else None
 
 
