@@ -258,7 +258,7 @@ def number_or_sum(a):
 
 
 def number_carried(a):
-    scan = lax.scan(lambda carry, x: (0.0, x * carry.astype(x.dtype)), 1.0, a)
+    scan = lax.scan(lambda carry, x: (0.0, x * jnp.asarray(carry, x.dtype)), 1.0, a)
     return logit(gap(jax.nn.silu(scan[1] + a)))
 
 
