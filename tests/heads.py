@@ -210,6 +210,28 @@ def _(primals, tangents):
     return jnp.round(primals[0]), tangents[0]
 
 
+@jax.custom_jvp
+def held_tanh(x):
+    return jnp.tanh(x)
+
+
+@held_tanh.defjvp
+def _(primals, tangents):
+    """Calls its function, but not of what it is given."""
+    return held_tanh(lax.stop_gradient(primals[0])), tangents[0] * (1 - jnp.tanh(primals[0]) ** 2)
+
+
+@jax.custom_jvp
+def own_tanh(x):
+    return jnp.tanh(x)
+
+
+@own_tanh.defjvp
+@jax.jit
+def _(primals, tangents):
+    return own_tanh(primals[0]), tangents[0] * (1 - own_tanh(primals[0]) ** 2)
+
+
 def kept_in_a_ref(a):
     ref = jax.new_ref(jnp.zeros(a.shape[-1], a.dtype))
     ref[...] = gap(jnp.sin(a))
@@ -408,6 +430,11 @@ HEADS = {
         lambda a: logit(gap(jax.nn.silu(a * jax.nn.sigmoid(rounded(gap(a)))[None, None]))),
         f"{ALL} (no rule for custom_jvp_call whose rule does not call its function)",
     ),
+    "custom_jvp of a held value": Head(
+        lambda a: log_probability(gap(held_tanh(a))),
+        f"{ALL} (no rule for custom_jvp_call whose rule does not call its function)",
+    ),
+    "custom_jvp under jit": Head(lambda a: log_probability(gap(own_tanh(a))), STILL),
     "softplus": Head(lambda a: logit(gap(jax.nn.softplus(a))), ONE),
     "mish": Head(lambda a: log_probability(gap(jax.nn.mish(a))), STILL),
     "cond": Head(branches, ONE),
@@ -505,15 +532,26 @@ HEADS = {
     "class token, softmax rounded": Head(
         lambda a: logit(transformer(a, softmax=rounded_softmax)), ALL
     ),
-    "class token that moves": Head(lambda a: logit(transformer(conv(a, 3) + a.mean())), ALL),
+    "class token that a mean moves": Head(
+        lambda a: logit(transformer(conv(a, 3) + a.mean())),
+        "local but for a gate, then pooled, 9 colours: 30 directions instead of 60",
+    ),
+    "class token that a maximum moves": Head(
+        lambda a: logit(transformer(conv(a, 3) + a.max())), ALL
+    ),
     "one probe": Head(lambda a: log_probability(probed(a, 1)[0]), STILL),
     "several probes": Head(lambda a: log_probability(probed(a, 3).reshape(-1)), STILL),
     "probes, permuted": Head(permuted_results, STILL),
     "weights for several heads": Head(shared_by_heads, STILL),
     "weights times a number": Head(half_of_softmax, STILL),
-    "probes that move": Head(
-        lambda a: logit(attend(a.mean((0, 1))[None], a.reshape(-1, 3))[0]), ALL
+    "probes that a mean moves": Head(
+        lambda a: logit(attend(a.mean((0, 1))[None], a.reshape(-1, 3))[0]), GATED
     ),
+    "probes that move": Head(
+        lambda a: logit(attend(a.max((0, 1))[None], a.reshape(-1, 3))[0]), ALL
+    ),
+    "gate, skip, relu": Head(lambda a: log_probability(gap(jax.nn.relu(a * gate(a) + a))), GATED),
+    "gate, skip": Head(lambda a: log_probability(gap(a * gate(a) + a)), GATED),
     "dot_product_attention": Head(
         lambda a: logit(of_jax(a)),
         STILL,

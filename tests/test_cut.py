@@ -650,6 +650,27 @@ def test_complex_numbers_on_the_way_to_the_layer_have_a_derivative(wrap):
     chex.assert_trees_all_close(got, wanted, atol=1e-6)
 
 
+def test_what_leads_to_the_layer_is_one_call_of_a_trace():
+    def activations(variables, image):
+        return jaxcam.split(tagged(net), "second")(variables, image)[0]
+
+    def printing(variables, image):
+        jax.debug.print("{}", image.sum())
+        return tagged(net)(variables, image)
+
+    def printed(variables, image):
+        return jaxcam.split(printing, "second")(variables, image)[0]
+
+    traced = [jax.make_jaxpr(f)(VARIABLES, IMAGE).jaxpr for f in (activations, printed)]
+    names = [[eqn.primitive.name for eqn in jaxpr.eqns] for jaxpr in traced]
+    assert names[0] in (["jit"], ["pjit"])
+    assert names[1].count("tanh") == 2
+    wanted = activations(VARIABLES, IMAGE)
+    chex.assert_trees_all_close(jax.jit(activations)(VARIABLES, IMAGE), wanted, atol=1e-6)
+    with jax.disable_jit():
+        assert jax.eval_shape(activations, VARIABLES, IMAGE).shape == wanted.shape
+
+
 def test_split_inside_the_callers_scan():
     def step(total, image):
         activations, head = jaxcam.split(tagged(net), "first")(VARIABLES, image)

@@ -125,6 +125,22 @@ def test_logits_of_another_dtype_than_the_probabilities_are_listed_as_they_are()
     np.testing.assert_array_equal(head, found)
 
 
+@pytest.mark.parametrize("wrap", [functools.wraps, lambda f: lambda g: jax.jit(g)])
+def test_what_wraps_a_model_without_its_ending_is_another_model(wrap):
+    case = plain()
+    logits_fn = jaxcam.to_logits(_ending_in(jax.nn.softmax))
+
+    @wrap(logits_fn)
+    def scaled(variables, x):
+        return logits_fn(variables, 2 * x) + 1
+
+    _, head = _both(jaxcam.split(scaled, "block2")(case.variables, case.image))
+    np.testing.assert_allclose(head, scaled(case.variables, case.image), rtol=1e-5)
+    whole = jax.vmap(logits_fn, (None, 0))
+    found = jaxcam.layers(whole, case.variables, case.image[None], every=True)
+    assert found[0].shape[0] == 1
+
+
 def _both(split):
     activations, head = split
     return activations, head(activations)

@@ -447,6 +447,7 @@ def test_the_activation_after_a_layer_has_a_name():
     [
         ([jax.nn.gelu], "no call of gelu shows in the model"),
         ([functools.partial(jax.nn.gelu, approximate=False), jax.nn.elu], "no call of gelu or elu"),
+        ([], "name_calls got no function"),
         ([operator.methodcaller("relu")], "name_calls got operator.methodcaller.*; wanted"),
     ],
 )

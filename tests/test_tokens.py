@@ -8,6 +8,7 @@ from tiers import rest_is_thorough
 from token_models import GRID, WIDTH, swin, vit
 
 import jaxcam
+from jaxcam._src.base import Head
 
 
 def _split(case, layer=None, **knobs):
@@ -90,7 +91,10 @@ def test_a_layer_without_tokens_is_refused():
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"extra": 2}, r"no grid fits extra=2, grid=\(4, 4\) and 17 tokens of an image \[16, 16\]"),
+        (
+            {"extra": 2},
+            r"no grid fits extra=2, the grid \(4, 4\) that the program shows and 17 tokens",
+        ),
         ({"grid": (2, 3)}, r"no grid fits extra=None, grid=\(2, 3\)"),
         ({"extra": 1, "grid": (2, 8)}, None),
     ],
@@ -123,6 +127,27 @@ def test_tokens_in_the_order_that_the_program_shows(extra):
         pooled = given.reshape(4, 4, 2, 4, 3).sum((1, 3, 4))
         assert np.argmax(activations.sum(-1)) == np.argmax(pooled)
         np.testing.assert_allclose(head(activations), apply_fn(variables, given), rtol=1e-5)
+
+
+CLASS = jnp.zeros((1, 4))
+ORDERS = {
+    "chosen": lambda tokens: tokens[jnp.arange(16)[::-1]],
+    "sorted": lambda tokens: jnp.sort(tokens, axis=0),
+    "class token last": lambda tokens: jnp.concatenate([tokens, CLASS]),
+    "without the last": lambda tokens: jnp.concatenate([CLASS, tokens])[:-1],
+    "transposed": lambda tokens: (tokens @ jnp.ones((4, 16))).T,
+}
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_no_order_is_shown_of_tokens_that_are_not_those_of_the_patches(name):
+    def apply_fn(variables, x):
+        patches = x.reshape(4, 2, 4, 2).transpose(0, 2, 1, 3).reshape(16, 4)
+        return jaxcam.tag(ORDERS[name](patches) * variables, "tokens").mean(0)
+
+    _, head = jaxcam.split(apply_fn, "tokens")(jnp.ones(()), jnp.ones((8, 8, 1)))
+    assert isinstance(head, Head)
+    assert head.tokens is None
 
 
 def test_positions_joined_in_one_of_several_axes_are_refused():

@@ -61,7 +61,7 @@ def token_grid(
             )
         proven = _proven(head, image.ndim - 1)
         known = _grid_of(proven) if proven else None
-        first, shape = _layout(len(tokens), image.shape[:-1], extra, grid or known)
+        first, shape = _layout(len(tokens), image.shape[:-1], extra, grid, known)
         joined = proven if proven and shape == known else tuple(enumerate(shape))
         lies, laid = _lies(joined), [n for _, n in joined]
 
@@ -106,9 +106,15 @@ def _lies(joined: Joined) -> Lies:
 
 
 def _layout(
-    tokens: int, size: tuple[int, ...], extra: int | None, grid: tuple[int, ...] | None
+    tokens: int,
+    size: tuple[int, ...],
+    extra: int | None,
+    grid: tuple[int, ...] | None,
+    shown: tuple[int, ...] | None,
 ) -> tuple[int, tuple[int, ...]]:
-    """How many tokens are extra, and the grid of the others."""
+    """How many tokens are extra, and the grid of the others: that given, or else that shown."""
+    said = f"the grid {shown} that the program shows" if shown and not grid else f"grid={grid}"
+    grid = grid or shown
     if grid is None and len(size) > 2:
         raise ValueError(
             f"{tokens} tokens of an image {list(size)}: of a volume or a video patches are seldom "
@@ -124,7 +130,7 @@ def _layout(
         found += [(0, g) for g in sorted(rough) if math.prod(g) == tokens]
     if len(found) == 1:
         return found[0]
-    known = f"extra={extra}, grid={grid} and {tokens} tokens of an image {list(size)}"
+    known = f"extra={extra}, {said} and {tokens} tokens of an image {list(size)}"
     if not found:
         raise ValueError(
             f"no grid fits {known}; give the class and register tokens before the patches as "

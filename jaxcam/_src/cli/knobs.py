@@ -22,7 +22,8 @@ def knobs_of(method: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 def shown(value: Any) -> str:
     """A knob's value as it is given to `--set`; of several, with commas."""
-    return getattr(value, "__name__", str(value))
+    several = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return getattr(value, "__name__", several)
 
 
 def bound(
@@ -67,7 +68,7 @@ def _value(setting: str, text: str, knob: inspect.Parameter) -> Any:
     kinds = get_args(knob.annotation) or (knob.annotation,)
     if types.NoneType in kinds and text == "None":
         return None
-    if Sequence[str] in kinds:
+    if Sequence[str] in (knob.annotation, *kinds):
         return tuple(text.split(","))
     if int not in kinds and float not in kinds:
         return _by_name(setting, text, knob)

@@ -4,6 +4,7 @@ What neither leads to the tagged value nor depends on it, such as a shortcut aro
 before the cut too: there it is computed once.
 """
 
+import dataclasses
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Any
@@ -16,7 +17,7 @@ from jaxcam._src.base import ApplyFn, Head, HeadFn, Layer, SplitFn
 from jaxcam._src.cut.attended import attended, attention_weights
 from jaxcam._src.cut.calls import name_calls
 from jaxcam._src.cut.ending import name_of_ending, to_logits
-from jaxcam._src.cut.find import Hit, choose, find_hits, find_mapped
+from jaxcam._src.cut.find import choose, find_hits, find_mapped
 from jaxcam._src.cut.frameworks import check_apply_fn, maker_of
 from jaxcam._src.cut.necks import OnTheWay, on_the_way
 from jaxcam._src.cut.opened import opened
@@ -84,15 +85,12 @@ def layers(
     check_apply_fn(apply_fn)
     jaxpr = traced(apply_fn, variables, image)[0].jaxpr
     found = find_hits(jaxpr.eqns) if every else find_mapped(jaxpr, len(jax.tree.leaves(image)))
-    runs: dict[Hit, int] = {}
+    runs: dict[Layer, int] = {}
     for hit in found:
         if hit.closed_by is None and fnmatchcase(hit.name, matching):
-            place = hit._replace(runs=0, lies=None)  # alike, though they may not lie so
-            runs[place] = runs.get(place, 0) + hit.runs
-    return tuple(
-        Layer(hit.name, hit.shape, hit.dtype, count, hit.leaf, hit.path)
-        for hit, count in runs.items()
-    )
+            layer = Layer(hit.name, hit.shape, hit.dtype, 0, hit.leaf, hit.path)
+            runs[layer] = runs.get(layer, 0) + hit.runs
+    return tuple(dataclasses.replace(layer, runs=count) for layer, count in runs.items())
 
 
 def split(

@@ -16,6 +16,7 @@ from jaxcam._src.cut.programs import (
     body_of,
     is_variable,
     name_of,
+    param,
     programs_in,
     scan_of,
 )
@@ -66,7 +67,8 @@ def _through(eqn: Any, inputs: list[Axes]) -> tuple[Any, list[Axes]]:
     if kind == "scan":
         return _looped(eqn, inputs)
     if kind in ("optimization_barrier", "sort"):  # each result has an operand of its own
-        return eqn, inputs
+        lost = param(eqn, "dimension") if kind == "sort" else None
+        return eqn, [tuple(None if n == lost else a for n, a in enumerate(x)) for x in inputs]
     if kind in _CLOSED:
         return eqn, _agreed_by_all(eqn, inputs)
     return eqn, [axes_of_result(eqn, v, inputs) for v in eqn.outvars]
@@ -81,7 +83,7 @@ def _tagged(eqn: Any, axes: Axes) -> Any:
     batch = lies.batch_axis(eqn.outvars[0].aval.shape)
     own = [axis for n, axis in enumerate(axes) if n != batch]
     bare = [axis.axis if isinstance(axis, Beside) else axis for axis in own]
-    for axis in bare:
+    for axis in bare if len(own) > 2 else bare[:1]:
         if isinstance(axis, tuple):
             return eqn.replace(params={**eqn.params, "lies": lies._replace(joined=axis)})
     at = {max(axis, ~axis): n for n, axis in enumerate(bare) if isinstance(axis, int)}

@@ -46,8 +46,15 @@ def axes_of_result(eqn: Any, result: Any, inputs: list[Axes]) -> Axes:
     is_alike = kind in _ALIKE or kind.startswith("reduce_window")
     rule = _alike if is_alike else _RULES.get(kind)
     axes = rule(eqn, inputs) if rule else unknown(result)
-    pairs = zip(axes, result.aval.shape, strict=True)
-    return tuple(axis if _fits(axis, size) else None for axis, size in pairs)
+    shape = result.aval.shape
+    before = [v.aval.shape for v in eqn.invars if len(v.aval.shape) == len(shape)]
+    kept = [axis if _fits(axis, size) else None for axis, size in zip(axes, shape, strict=True)]
+    if kind in _CUTS:  # then nobody knows which of the others are left
+        kept = [
+            None if isinstance(axis, Beside) and before[0][n] != shape[n] else axis
+            for n, axis in enumerate(kept)
+        ]
+    return tuple(kept)
 
 
 def _alike(eqn: Any, inputs: list[Axes]) -> Axes:
@@ -143,7 +150,11 @@ def _concatenate(eqn: Any, inputs: list[Axes]) -> Axes:
     joined = param(eqn, "dimension")
     axes = [*_alike(eqn, inputs)]
     axis, is_all = axes[joined], all(a[joined] is not None for a in inputs)
-    axes[joined] = axis if is_all or isinstance(axis, Beside | None) else Beside(axis)
+    if isinstance(axis, int) and not is_all:
+        axes[joined] = Beside(axis)
+    if isinstance(axis, tuple):  # the tokens of the patches are those after the others
+        is_last = [a[joined] is None for a in inputs] == [True] * (len(inputs) - 1) + [False]
+        axes[joined] = Beside(axis) if is_last else None
     return tuple(axes)
 
 
@@ -160,7 +171,8 @@ def _gather(eqn: Any, inputs: list[Axes]) -> Axes:
     is_chosen = len(along) == 1 and how.collapsed_slice_dims == (*along,)
     if not is_chosen or eqn.outvars[0].aval.ndim != len(shape):
         return unknown(eqn.outvars[0])
-    axes: list[Axis] = [inputs[0][along[0]]] * len(shape)
+    chosen = inputs[0][along[0]]
+    axes: list[Axis] = [chosen if isinstance(chosen, int) else None] * len(shape)
     rest = (axis for n, axis in enumerate(inputs[0]) if n != along[0])
     for to, axis in zip(how.offset_dims, rest, strict=True):
         axes[to] = axis
@@ -208,6 +220,7 @@ _RULES: dict[str, _Rule] = _MOVES | {
         _reduce,
     ),
 }
+_CUTS = ("slice", "dynamic_slice", "split")
 _ALIKE = frozenset(
     "abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp cos cosh "
     "cumlogsumexp cummax cummin cumprod cumsum digamma div dynamic_slice dynamic_update_slice eq "

@@ -27,13 +27,16 @@ def name_calls(apply_fn: ApplyFn, *functions: Callable[..., Any]) -> ApplyFn:
       `(variables, image) -> logits`.
 
     Raises:
-      ValueError: what was given has no name; by the result, where no call of that name shows.
+      ValueError: no function was given, or one without a name; by the result, where no call of any
+        of them shows.
 
     >>> named = jaxcam.name_calls(apply_fn, jax.nn.relu)
     >>> [layer.name for layer in jaxcam.layers(named, variables, image)][:3]
     ['stem', 'stem_norm', 'stem_norm:relu']
     """
     names = [*map(_name, functions)]
+    if not names:
+        raise ValueError("name_calls got no function; wanted some, such as jax.nn.relu")
 
     def with_names(closed: Any, image: Any) -> tuple[Any, list[Any]]:
         before, layout, shows = "", Layout(), False

@@ -20,7 +20,7 @@ class Hit(NamedTuple):
     dtype: Any
     runs: int
     closed_by: str | None  # the primitive around it that no cut can open
-    lies: Lies | None  # in its module; None where that does not matter
+    lies: Lies  # in its module
 
 
 class Wanted(NamedTuple):
@@ -109,7 +109,7 @@ def choose(
             f"{runs - 1}, or -1 for the last: jaxcam.split(apply_fn, {layer!r}, occurrence=-1), "
             "which jaxcam.explainer takes in place of a name"
         )
-    lies = [hit.lies for hit in chosen if hit.lies]
+    lies = [hit.lies for hit in chosen]
     return Wanted(layer, leaf, (occurrence or 0) % runs), lies
 
 

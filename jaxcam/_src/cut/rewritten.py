@@ -36,5 +36,7 @@ def rewritten(apply_fn: ApplyFn, rewrite: Rewrite) -> ApplyFn:
         outputs = jax.core.eval_jaxpr(closed.jaxpr, closed.consts, *leaves)
         return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
-    rewritten_fn.program_fn = program_fn  # pyright: ignore[reportFunctionMemberAccess]
+    # With the function that it is of: what wraps that one takes over its attributes.
+    programs = rewritten_fn, program_fn
+    rewritten_fn.programs = programs  # pyright: ignore[reportFunctionMemberAccess]
     return rewritten_fn

@@ -15,10 +15,12 @@ def run(program: Any, arguments: Sequence[Any]) -> list[Any]:
 
     In a trace it is one call and not traced again: that is a third of what a cut costs. Equation
     by equation it runs where nothing is traced, which a call would compile; under a transformation
-    that looks at each, as `jax.vmap` does; and where it has effects, such as a print.
+    that looks at each, as `jax.vmap` does; under `jax.disable_jit`; and where it has effects, such
+    as a print.
     """
     traced = [x for x in arguments if isinstance(x, jax.core.Tracer)]
-    if program.effects or not traced or not all(map(_is_staged, traced)):
+    is_apart = jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
+    if program.effects or is_apart or not traced or not all(map(_is_staged, traced)):
         return jax.core.eval_jaxpr(program, (), *arguments)
 
     def until_layer(*given: Any) -> list[Any]:  # another function that takes and returns as many

@@ -16,7 +16,7 @@ _OWN = f"{Path(__file__).parents[2]}{os.sep}"
 
 
 def traced(apply_fn: ApplyFn, variables: PyTree, image: Any) -> tuple[Any, PyTree]:
-    """The program of a model, and the shapes of what it returns.
+    """The program of a model, and a pytree as it returns one.
 
     Raises:
       ValueError: what the model, its framework or JAX raises, in one line and with the image.
@@ -50,6 +50,8 @@ def _in_one_line(error: Exception) -> str:
 
 
 def program_of(apply_fn: ApplyFn, variables: PyTree, image: Any) -> tuple[Any, PyTree]:
-    """The program of a model, closed, and the shapes of what it returns."""
-    known = getattr(apply_fn, "program_fn", None) or jax.make_jaxpr(apply_fn, return_shape=True)
-    return known(variables, image)
+    """The program of a model, closed, and a pytree as it returns one."""
+    owner, program_fn = getattr(apply_fn, "programs", (None, None))
+    if owner is not apply_fn or program_fn is None:
+        program_fn = jax.make_jaxpr(apply_fn, return_shape=True)
+    return program_fn(variables, image)

@@ -110,12 +110,14 @@ def _pooling(program: Program, case: LocalPooled) -> Callable[[Any, Any], Array]
     waist = program.values[case.waist]
 
     def pooled(values, rows):
-        total = sum(
+        terms = [
             _take(_einsum("rc,rp->pc", grid.matrix(slope * d), seen), case.columns[v])
             for (v, grid), slope, d, seen in zip(
                 case.fields.items(), slopes, values, rows, strict=True
             )
-        )
+        ]
+        dtype = np.result_type(*(term.dtype for term in terms))  # fields may differ
+        total = sum(term.astype(dtype) for term in terms)
         return jnp.asarray(total, waist.dtype).reshape(-1, *waist.shape)
 
     return pooled

@@ -195,8 +195,7 @@ def _local_pooled(program: Program, waists: list[Any], pools: list[Any], below: 
             positions = colour([g.positions for g in laid.values()])
             if positions.count * channels.count >= below:
                 continue
-            paired = [_column_of(program, v, laid[v], pool) for v in fields]
-            columns = {v: c for v, c in zip(fields, paired, strict=True) if c is not None}
+            columns = _columns(program, laid, pool)
             if len(columns) == len(fields):
                 below = positions.count * channels.count
                 case = LocalPooled(laid, positions, channels, pool, columns)
@@ -221,8 +220,7 @@ def _gated(program: Program, pools: list[Any], below: int) -> list[Plan]:
         unseen = (positions.colour < 0).any()  # what no field sees would still move the gates
         if len(laid) < len(fields) or unseen or directions >= below:
             continue
-        paired = {v: _column_of(program, v, laid[v], pool) for v in fields}
-        columns = {v: c for v, c in paired.items() if c is not None}
+        columns = _columns(program, laid, pool)
         if len(columns) == len(fields):
             below = directions
             rest = LocalPooled(laid, positions, channels, pool, columns)
@@ -230,16 +228,23 @@ def _gated(program: Program, pools: list[Any], below: int) -> list[Plan]:
     return found
 
 
-def _column_of(
-    program: Program, field: Any, laid: Grid, waist: Any
-) -> Int[np.ndarray, " pooled"] | None:
-    """Which column of a field each element of the waist sees; None where the two are not paired."""
-    columns = [a for a in range(len(field.aval.shape)) if a not in laid.rows]
-    start = relations.identity(field.aval.shape, columns)
-    pool, others = program.part([field], [waist])
-    (seen,) = walk(pool, [start, *(None for _ in others)]).relations
-    if seen is None or waist.aval.size * seen.shape[-1] > relations.LARGEST:
-        return None
-    seen = np.broadcast_to(seen, (*waist.aval.shape, seen.shape[-1])).reshape(waist.aval.size, -1)
-    paired = seen.sum(0).max() <= 1 and seen.sum(1).max() <= 1
-    return np.where(seen.any(1), seen.argmax(1), -1) if paired else None
+def _columns(
+    program: Program, laid: dict[Any, Grid], waist: Any
+) -> dict[Any, Int[np.ndarray, " pooled"]]:
+    """Of each field which of its columns each element of the waist sees, where they are paired."""
+    fields = [*laid]
+    pool, others = program.part(fields, [waist])
+    found = {}
+    for field in fields:
+        size = field.aval.shape
+        columns = [a for a in range(len(size)) if a not in laid[field].rows]
+        start = relations.identity(size, columns)
+        inputs = [start if v is field else None for v in fields]
+        (seen,) = walk(pool, [*inputs, *(None for _ in others)]).relations
+        if seen is None or waist.aval.size * seen.shape[-1] > relations.LARGEST:
+            continue
+        seen = np.broadcast_to(seen, (*waist.aval.shape, seen.shape[-1]))
+        seen = seen.reshape(waist.aval.size, -1)
+        if seen.sum(0).max() <= 1 and seen.sum(1).max() <= 1:
+            found[field] = np.where(seen.any(1), seen.argmax(1), -1)
+    return found

@@ -1,6 +1,6 @@
 """Following relations through a program, and through the programs inside its equations."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -8,6 +8,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from jaxcam._src.cut.opened import opened
 from jaxcam._src.cut.partition import live
 from jaxcam._src.cut.programs import (
     CALLS,
@@ -109,31 +110,57 @@ def _custom_jvp(eqn: Any, inputs: Relations, within: Within) -> Outcome:
         return walk(body, inputs, within)._replace(smooth=True)
     if len(within) == _DEEPEST or any(name == call[0] for name, _ in within):
         return rules.opaque(eqn, inputs)
-    function, variables = _alone(eqn)
+    variables = alone(eqn).invars
     seen = {v: r for v, r in zip(eqn.invars, inputs, strict=True) if r is not None}
     moving = [i for i, v in enumerate(variables) if v in seen]
-
-    def both(values: list, directions: list) -> Sequence[Any]:
-        def of_moving(*moved):
-            return function(*_replaced(values, dict(zip(moving, moved, strict=True))))
-
-        return jax.jvp(of_moving, [values[i] for i in moving], directions)
-
-    shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in variables]
-    rule = jax.make_jaxpr(both)(shapes, [shapes[i] for i in moving]).jaxpr
-    values, tangents = rule.outvars[: len(eqn.outvars)], rule.outvars[len(eqn.outvars) :]
-    if not any(e.outvars == values for e in _calls_of(call[0], rule)):
+    rule, fixed = _rule_of(eqn, moving)
+    if not _gets_its_values(rule, eqn, dict(zip(variables, rule.invars[fixed:], strict=False))):
         return rules.opaque(eqn, inputs)._replace(opaque=frozenset({UNCHAINED}))
     # Without what only the value needs.
+    tangents = rule.outvars[len(eqn.outvars) :]
     rule = rule.replace(eqns=live(rule.eqns, tangents)[0], outvars=tangents)
-    arguments = [*(seen.get(v) for v in variables), *(seen[variables[i]] for i in moving)]
-    found = walk(rule, arguments, (*within, call))
+    values, directions = [seen.get(v) for v in variables], [seen[variables[i]] for i in moving]
+    found = walk(rule, [*[None] * fixed, *values, *directions], (*within, call))
     if any(_calls_of(call[0], rule)):
         # What was taken for granted of the function inside of its rule: it sees no more there.
         known = walk(body, inputs, within).relations
         if not all(map(_is_within, found.relations, known)):
             return rules.opaque(eqn, inputs)
     return found
+
+
+def _rule_of(eqn: Any, moving: Sequence[int]) -> tuple[Any, int]:
+    """The rule of a custom function: `constants, values, directions -> results, tangents`.
+
+    Returns:
+      Its program, whose calls are opened, and how many constants there are.
+    """
+    program = alone(eqn)
+
+    def rule(values: list, directions: list) -> Sequence[Any]:
+        def of_moving(*moved):
+            new = dict(zip(moving, moved, strict=True))
+            given = (new.get(i, value) for i, value in enumerate(values))
+            return jax.core.eval_jaxpr(program, (), *given)
+
+        return jax.jvp(of_moving, [values[i] for i in moving], directions)
+
+    shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in program.invars]
+    closed = jax.make_jaxpr(rule)(shapes, [shapes[i] for i in moving])
+    found, constants = opened(closed, CALLS)
+    return found, len(constants)
+
+
+def _gets_its_values(rule: Any, eqn: Any, given: dict[Any, Any]) -> bool:
+    """Whether a rule calls the function of an equation for its values, of what that is given."""
+    wanted = [given[v] if is_variable(v) else v.val for v in eqn.invars]
+    results = rule.outvars[: len(eqn.outvars)]
+
+    def is_it(call: Any) -> bool:
+        operands = [v if is_variable(v) else v.val for v in call.invars]
+        return call.outvars == results and operands == wanted
+
+    return any(map(is_it, _calls_of(_identity(eqn), rule)))
 
 
 def _identity(eqn: Any) -> str:
@@ -157,16 +184,6 @@ def _alike(one: _Call, other: _Call) -> bool:
 
 def _is_within(a: Relation | None, b: Relation | None) -> bool:
     return a is None or (b is not None and bool((a <= b).all()))
-
-
-def _alone(eqn: Any) -> tuple[Callable[..., list], list[Any]]:
-    """An equation as a function of its variables, and these."""
-    program = alone(eqn)
-    return lambda *values: jax.core.eval_jaxpr(program, (), *values), program.invars
-
-
-def _replaced(values: Sequence[Any], new: dict[int, Any]) -> list[Any]:
-    return [new.get(i, value) for i, value in enumerate(values)]
 
 
 def _join(*each: Relation | None) -> Relation | None:
