@@ -35,9 +35,11 @@ def derivatives(
       Attention whose query does not move, that of a class token or a probe, is such a pool.
     - local but for a gate, then pooled: where a linear pool of `x` is fed back to the positions, as
       squeeze-and-excitation does, the same and one more direction for each channel.
+      Attention whose query moves with such a pool counts here.
     - piecewise linear first (then a softmax, say): the Jacobian of that part, row by row, then the
       rest once for each activation.
-    - dense: one direction for each number of `x`.
+    - dense: one direction for each number of `x`. So is a function with mutable refs, or with a
+      `custom_jvp` whose rule computes its value without a call of its function.
 
     Args:
       f: a scalar function of `x`, three times differentiable by JAX.
