@@ -1,5 +1,6 @@
 """Following relations through a program, and through the programs inside its equations."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
@@ -166,7 +167,13 @@ def _gets_its_values(rule: Any, eqn: Any, given: dict[Any, Any]) -> bool:
 def _identity(eqn: Any) -> str:
     """What tells a custom function from others: its program, and where its rule is written."""
     rule = param(eqn, "jvp_jaxpr_fun").debug_info.func_src_info
-    return f"{param(eqn, 'call_jaxpr')} {rule}"
+    return f"{_text(param(eqn, 'call_jaxpr'))} {rule}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _text(program: Any) -> str:
+    """A program as text, which takes as long to make as the rest of the proof."""
+    return str(program)
 
 
 def _calls_of(function: str, jaxpr: Any) -> Iterator[Any]:
