@@ -61,7 +61,8 @@ from jaxcam._src.derivatives import Structure, closed_form, derivatives, structu
 # The whole path
 from jaxcam._src.evaluation import Evaluation, evaluator, statistics
 from jaxcam._src.evaluation.cascade import cascade
-from jaxcam._src.explain import explainer, tap, why_flat
+from jaxcam._src.explain import explainer, tap
+from jaxcam._src.explanations import why_flat
 
 # From weights to a heatmap, and to a picture
 from jaxcam._src.fusions import fuse_layer_cam, fuse_max, fuse_refine_cam, fuse_winsor

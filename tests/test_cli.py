@@ -19,7 +19,7 @@ from jaxcam._src import cli, files
 from jaxcam._src.audit.price import Price
 from jaxcam._src.cli import METHODS, audit, knobs, streams
 from jaxcam._src.demo.bundle import FOLDER
-from jaxcam._src.explain import of_one_map
+from jaxcam._src.explanations import of_one_map
 from jaxcam._src.pipeline import store
 
 CANVAS = str(FOLDER / "canvas0.png")

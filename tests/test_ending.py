@@ -125,12 +125,11 @@ def test_logits_of_another_dtype_than_the_probabilities_are_listed_as_they_are()
     np.testing.assert_array_equal(head, found)
 
 
-@pytest.mark.parametrize("wrap", [functools.wraps, lambda f: lambda g: jax.jit(g)])
-def test_what_wraps_a_model_without_its_ending_is_another_model(wrap):
+def test_what_wraps_a_model_without_its_ending_is_another_model():
     case = plain()
     logits_fn = jaxcam.to_logits(_ending_in(jax.nn.softmax))
 
-    @wrap(logits_fn)
+    @functools.wraps(logits_fn)
     def scaled(variables, x):
         return logits_fn(variables, 2 * x) + 1
 

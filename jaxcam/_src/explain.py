@@ -1,6 +1,5 @@
 """The whole path: split the model, tap it, weigh the channels, combine, upsample."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -35,7 +34,7 @@ from jaxcam._src.checks import (
 )
 from jaxcam._src.conventions.paper import paper
 from jaxcam._src.cut import attended, check_apply_fn, split
-from jaxcam._src.maps import REASONS, flatness, sound
+from jaxcam._src.maps import flatness, sound
 from jaxcam._src.methods.gradient import grad_cam
 from jaxcam._src.scores import likeliest, logit
 
@@ -83,10 +82,8 @@ def explainer(
     (64, 64)
     """
     check_apply_fn(apply_fn)
-    several = isinstance(layer, Sequence) and not isinstance(layer, str)
-    chosen = (
-        tuple(layer) if isinstance(layer, Sequence) and not isinstance(layer, str) else (layer,)
-    )
+    chosen = _listed(layer)
+    several = chosen != [layer]
     if not chosen:
         raise ValueError("explainer got an empty sequence of layers; name one at least")
     check_explained_by(method, score_fn, convention)
@@ -111,43 +108,10 @@ def explainer(
     return explain
 
 
-def of_one_map(explain: Callable[..., Explanation]) -> Callable[..., Explanation]:
-    """The same where one layer is explained; of several, with the fused heatmap as the one map."""
-
-    def one(variables: PyTree, image: Any, target: Any = None) -> Explanation:
-        found = explain(variables, image, target)
-        if not isinstance(found.flat, tuple):
-            return found
-        all_flat = functools.reduce(jnp.logical_and, found.flat)
-        flat = jnp.where(all_flat, found.flat[-1], 0)
-        return dataclasses.replace(found, cam=found.heatmap, weights=found.weights[-1], flat=flat)
-
-    return one
-
-
-def why_flat(explanation: Explanation) -> str | None:
-    """Says why the map of an explanation is flat, and so its heatmap 0 everywhere.
-
-    Args:
-      explanation: of one image, outside of a trace.
-
-    Returns:
-      The reason, for several layers that of the last; None where the map is not flat, or NaN.
-
-    Raises:
-      ValueError: the explanation is one of several images.
-
-    >>> explanation = jaxcam.explainer(apply_fn, "stage3")(variables, image)
-    >>> print(jaxcam.why_flat(explanation))
-    None
-    """
-    codes = explanation.flat if isinstance(explanation.flat, tuple) else (explanation.flat,)
-    if jnp.ndim(codes[-1]):
-        raise ValueError(
-            f"got an explanation of {len(codes[-1])} images; wanted that of one, such as "
-            "jax.tree.map(lambda x: x[0], explanation)"
-        )
-    return REASONS[int(codes[-1])] if all(int(code) for code in codes) else None
+def _listed(layer: str | SplitFn | Sequence[str | SplitFn]) -> list[str | SplitFn]:
+    if isinstance(layer, str) or callable(layer):
+        return [layer]
+    return [*layer] if isinstance(layer, Sequence) else [layer]
 
 
 def _fused(fuse_fn: FuseFn, heatmaps: list[Array], weights: tuple[Array, ...]) -> Array:

@@ -61,8 +61,8 @@ def add_how(command: argparse.ArgumentParser) -> None:
 
 def add_fuse(command: argparse.ArgumentParser) -> None:
     """The option of one map of several layers."""
-    help = f"make one map of all layers, named shallow to deep: {', '.join(FUSIONS)}"
-    command.add_argument("--fuse", metavar="NAME", help=help)
+    fused = f"make one map of all layers, named shallow to deep: {', '.join(FUSIONS)}"
+    command.add_argument("--fuse", metavar="NAME", help=fused)
 
 
 def add_score(command: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ from jaxcam._src.cli.factory import load_model
 from jaxcam._src.cli.makers import Maker, makers_of
 from jaxcam._src.cli.model import classes_of, displayed, target_of, tracked
 from jaxcam._src.cli.streams import complain, say
-from jaxcam._src.explain import why_flat
+from jaxcam._src.explanations import why_flat
 from jaxcam._src.files import UsageError
 from jaxcam._src.maps import unit_range, upsample
 from jaxcam._src.render import overlay, save_gallery, save_panels

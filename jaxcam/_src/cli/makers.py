@@ -13,7 +13,8 @@ from jaxcam._src.cli import choices
 from jaxcam._src.cli.model import classes_of, target_of, try_shapes
 from jaxcam._src.compiling import compiler_options
 from jaxcam._src.cut import split
-from jaxcam._src.explain import explainer, of_one_map
+from jaxcam._src.explain import explainer
+from jaxcam._src.explanations import of_one_map
 from jaxcam._src.files import UsageError
 
 

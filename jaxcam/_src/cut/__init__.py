@@ -137,13 +137,17 @@ def split(
 
         own = prefix.invars[len(arguments) - leaves :]
         sees_image = reaches(prefix, own, prefix.outvars[0])
-        proven = all(each.order is not None for each in lies)
-        joined = {each.joined for each in lies}
-        tokens = joined.pop() if len(joined) == 1 else None
-        return activations, Head(head_fn, name_of_ending(program), sees_image, proven, tokens)
+        return activations, Head(head_fn, name_of_ending(program), sees_image, *_proven(lies))
 
     split_fn.apply_fn = apply_fn  # pyright: ignore[reportFunctionMemberAccess]
     return split_fn
+
+
+def _proven(lies: list[Lies]) -> tuple[bool, Joined | None]:
+    """Of all runs of a layer: whether its axes are proven, and what its tokens are joined of."""
+    joined = {each.joined for each in lies}
+    proven = all(each.order is not None for each in lies)
+    return proven, joined.pop() if len(joined) == 1 else None
 
 
 def hoisted(f: Callable[..., Any], *arguments: Any) -> tuple[Callable[..., Any], list[Any]]:

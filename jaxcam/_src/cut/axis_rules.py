@@ -46,15 +46,8 @@ def axes_of_result(eqn: Any, result: Any, inputs: list[Axes]) -> Axes:
     is_alike = kind in _ALIKE or kind.startswith("reduce_window")
     rule = _alike if is_alike else _RULES.get(kind)
     axes = rule(eqn, inputs) if rule else unknown(result)
-    shape = result.aval.shape
-    before = [v.aval.shape for v in eqn.invars if len(v.aval.shape) == len(shape)]
-    kept = [axis if _fits(axis, size) else None for axis, size in zip(axes, shape, strict=True)]
-    if kind in _CUTS:  # then nobody knows which of the others are left
-        kept = [
-            None if isinstance(axis, Beside) and before[0][n] != shape[n] else axis
-            for n, axis in enumerate(kept)
-        ]
-    return tuple(kept)
+    pairs = zip(axes, result.aval.shape, strict=True)
+    return tuple(axis if _fits(axis, size) else None for axis, size in pairs)
 
 
 def _alike(eqn: Any, inputs: list[Axes]) -> Axes:
@@ -62,6 +55,15 @@ def _alike(eqn: Any, inputs: list[Axes]) -> Axes:
     lost = unknown(eqn.outvars[0])
     alike = (axes for axes in inputs if len(axes) == len(lost))
     return tuple(map(agreed, zip(lost, *alike, strict=True)))
+
+
+def _slice(eqn: Any, inputs: list[Axes]) -> Axes:
+    """A part of an axis counts as it; of one with others beside, nobody knows what is left."""
+    sizes = zip(eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape, strict=True)
+    return tuple(
+        None if isinstance(axis, Beside) and before != after else axis
+        for axis, (before, after) in zip(inputs[0], sizes, strict=True)
+    )
 
 
 def _fits(axis: Axis, size: int) -> bool:
@@ -215,17 +217,17 @@ _RULES: dict[str, _Rule] = _MOVES | {
     "dot_general": _product,
     "gather": _gather,
     "rev": _reversed,
+    **dict.fromkeys(("dynamic_slice", "slice", "split"), _slice),
     **dict.fromkeys(
         "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum".split(),
         _reduce,
     ),
 }
-_CUTS = ("slice", "dynamic_slice", "split")
 _ALIKE = frozenset(
     "abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp cos cosh "
-    "cumlogsumexp cummax cummin cumprod cumsum digamma div dynamic_slice dynamic_update_slice eq "
+    "cumlogsumexp cummax cummin cumprod cumsum digamma div dynamic_update_slice eq "
     "erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma log log1p "
     "logistic lt max min mul ne neg nextafter not or pad polynomial pow reduce_precision "
-    "rem round rsqrt select_and_gather_add select_n sign sin sinh slice split sqrt square "
+    "rem round rsqrt select_and_gather_add select_n sign sin sinh sqrt square "
     "stop_gradient sub tan tanh xor".split()
 )

@@ -12,7 +12,8 @@ from jaxtyping import Array, PyTree
 from jaxcam._src.base import ApplyFn, Convention, Explanation, FuseFn, ScoreFn, SplitFn, WeightsFn
 from jaxcam._src.compiling import compiler_options
 from jaxcam._src.conventions.paper import paper
-from jaxcam._src.explain import explainer, of_one_map
+from jaxcam._src.explain import explainer
+from jaxcam._src.explanations import of_one_map
 from jaxcam._src.pipeline import Given
 from jaxcam._src.scores import likeliest, logit
 from jaxcam._src.sharding import sharded

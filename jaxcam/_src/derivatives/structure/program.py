@@ -181,9 +181,10 @@ def depends(f: Callable[[Array], Array], x: Array) -> bool:
     jaxpr, constants = _opened(f, x)
     if has_refs(jaxpr):
         return True
+    (result,) = jaxpr.outvars
     seen = (
-        trace(jaxpr, [*(None for _ in constants), _positions(x.shape)])[0].get(jaxpr.outvars[0])
-        if jaxpr.eqns
+        trace(jaxpr, [*(None for _ in constants), _positions(x.shape)])[0].get(result)
+        if jaxpr.eqns and is_variable(result)
         else None
     )
     return seen is not None and bool(seen.any())

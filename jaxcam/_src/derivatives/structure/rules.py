@@ -72,10 +72,10 @@ def outcome(eqn: Any, inputs: Relations) -> Outcome:
     moved = move(eqn, inputs[0])
     moved = moved if isinstance(moved, list) else [moved]
     smooth = name in SMOOTH_MOVES and _any(live)
-    return Outcome(moved, smooth=smooth, reverse=not _is_of_holes(eqn))
+    return Outcome(moved, smooth=smooth, reverse=not _has_holes(eqn))
 
 
-def _is_of_holes(eqn: Any) -> bool:
+def _has_holes(eqn: Any) -> bool:
     """Whether it takes the largest or the least of windows with holes, which JAX cannot reverse."""
     is_of_windows = eqn.primitive.name in ("reduce_window_max", "reduce_window_min")
     return is_of_windows and {*param(eqn, "window_dilation")} != {1}

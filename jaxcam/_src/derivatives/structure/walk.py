@@ -172,7 +172,7 @@ def _identity(eqn: Any) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _text(program: Any) -> str:
-    """A program as text, which takes as long to make as the rest of the proof."""
+    """A program as text; kept, since each call is compared with those inside of its rule."""
     return str(program)
 
 
