@@ -15,7 +15,7 @@ FLOORS = [
     {"derivatives", "sharding"},
     {"adapters", "methods", "metrics"},
     {"checks", "conventions", "files", "tokens"},
-    {"explain", "suggest"},
+    {"explain", "explanations", "suggest"},
     {"evaluation"},
     {"audit", "pipeline"},
     {"demo", "report"},
