@@ -146,18 +146,34 @@ def test_maps_of_any_convention_are_judged_at_the_images_size_from_0_to_1(librar
     assert seen == [case.image.shape[:-1]]
 
 
+@pytest.mark.parametrize("fuse", [None, jaxcam.fuse_layer_cam])
+def test_the_map_of_fused_layers_is_that_of_the_explainer(fuse):
+    case, layers = plain(), ["block1", "block2"]
+    methods = {"layer_cam": jaxcam.layer_cam, "uniform": jaxcam.uniform}
+    looks = {"map": lambda trial: trial.heatmap, "again": lambda t: t.heatmap_of(t.image)}
+    evaluate = jax.jit(jaxcam.evaluator(case.apply_fn, layers, methods, looks, fuse=fuse))
+    found = evaluate(case.variables, case.image, 1)
+    for name, method in methods.items():
+        explain = jax.jit(jaxcam.explainer(case.apply_fn, layers, method, fuse=fuse))
+        wanted = explain(case.variables, case.image, 1)
+        for heatmap in found.numbers[name].values():
+            np.testing.assert_allclose(heatmap, wanted.heatmap, atol=1e-5)
+        assert found.flat[name] == 0
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"methods": ["grad_cam"]}, "no method in"),
         ({"methods": {"a": None}}, "method is None; wanted a function"),
         ({"metrics": {}}, "no metric in"),
+        ({"layer": []}, "empty sequence of layers"),
         ({"convention": None}, "convention is None; wanted one of jaxcam.conventions"),
         ({"score_fn": "logit"}, "score_fn is 'logit'; wanted a function, such as jaxcam.logit"),
     ],
 )
 def test_what_is_no_function_is_refused_at_the_door(given, message):
-    chosen = {"methods": METHODS, "metrics": CHEAP} | given
+    chosen = {"layer": plain().layer, "methods": METHODS, "metrics": CHEAP} | given
     unchecked: Any = inspect.unwrap(jaxcam.evaluator)  # without the types that the tests check
     with pytest.raises(ValueError, match=message):
-        unchecked(plain().apply_fn, plain().layer, **chosen)
+        unchecked(plain().apply_fn, **chosen)

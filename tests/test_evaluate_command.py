@@ -100,6 +100,26 @@ def test_knobs_and_conventions_are_those_of_the_evaluator(canvases, capsys, tmp_
     np.testing.assert_allclose(found, wanted.numbers["score_cam"]["energy"], atol=1e-5)
 
 
+@pytest.mark.thorough
+def test_fused_layers_are_judged_as_one(canvases, capsys, tmp_path):
+    layers = ["--layer", "stage2", "--layer", "stage3", "--fuse", "layer_cam"]
+    command = ["--images", canvases, *layers, "--method", "layer_cam", "--metric", "drop"]
+    code, _, error = run_command(capsys, "evaluate", *command, "--out", tmp_path)
+    assert code == 0, error
+    model, given = jaxcam.digits_relu(), jaxcam.load_canvases()
+    evaluate = jaxcam.evaluator(
+        model.apply_fn,
+        ["stage2", "stage3"],
+        {"layer_cam": jaxcam.layer_cam},
+        {"drop": jaxcam.metrics.drop},
+        fuse=jaxcam.fuse_layer_cam,
+    )
+    wanted = evaluate(model.variables, given.images[0], given.labels[0])
+    first = next(row for row in _rows(tmp_path) if row["method"] == "layer_cam")
+    assert first["layer"] == "stage2+stage3"
+    np.testing.assert_allclose(first["drop"], wanted.numbers["layer_cam"]["drop"], atol=1e-5)
+
+
 def test_the_summary_is_that_of_the_rows(evaluated):
     out, _ = evaluated
     summary = json.loads((out / "summary.json").read_text())

@@ -82,36 +82,55 @@ def explainer(
     (64, 64)
     """
     check_apply_fn(apply_fn)
-    chosen = _listed(layer)
-    several = chosen != [layer]
-    if not chosen:
-        raise ValueError("explainer got an empty sequence of layers; name one at least")
+    chosen = listed(layer)
     check_explained_by(method, score_fn, convention)
     method, score_fn = convention.variant(method), convention.variant(score_fn)
-    fuse_fn = convention.variant(fuse or convention.fuse_fn)
+    fuse_fn = fusion(layer, fuse, convention)
 
     def explain(variables: PyTree, image: Any, target: Any = None) -> Explanation:
         taps = [tap(apply_fn, at, variables, image, target, score_fn=score_fn) for at in chosen]
-        seen = taps[0].image, score_fn(taps[0].logits, taps[0].target)
-        activations = [t.activations for t in taps]
-        weights = tuple(method(t) for t in taps)
-        cams = map(convention.combine_fn, weights, activations)
-        cams = tuple(sound(cam, a, *seen) for cam, a in zip(cams, activations, strict=True))
-        flat = tuple(map(flatness, weights, activations, cams))
-        shape = taps[0].image.shape[:-1]
-        heatmaps = [convention.layer_fn(cam, shape) for cam in cams]
-        heatmap = _fused(fuse_fn, heatmaps, weights) if several else heatmaps[0]
-        heatmap = convention.finish_fn(heatmap)
-        made = (cams, weights, flat) if several else (cams[0], weights[0], flat[0])
-        return Explanation(heatmap, *made[:2], taps[0].logits, taps[0].target, made[2])
+        score = score_fn(taps[0].logits, taps[0].target)
+        return explanation_of(taps, method, score, convention, fuse_fn)
 
     return explain
 
 
-def _listed(layer: str | SplitFn | Sequence[str | SplitFn]) -> list[str | SplitFn]:
-    if isinstance(layer, str) or callable(layer):
+def explanation_of(
+    taps: Sequence[Tap],
+    method: WeightsFn,
+    score: Array,
+    convention: Convention,
+    fuse_fn: FuseFn | None,
+) -> Explanation:
+    """What a method makes of the tap of one layer, or of those of several that are to be fused."""
+    first, activations = taps[0], [t.activations for t in taps]
+    seen = first.image, score
+    weights = tuple(method(t) for t in taps)
+    cams = map(convention.combine_fn, weights, activations)
+    cams = tuple(sound(cam, a, *seen) for cam, a in zip(cams, activations, strict=True))
+    flat = tuple(map(flatness, weights, activations, cams))
+    shape = first.image.shape[:-1]
+    heatmaps = [convention.layer_fn(cam, shape) for cam in cams]
+    heatmap = _fused(fuse_fn, heatmaps, weights) if fuse_fn else heatmaps[0]
+    heatmap = convention.finish_fn(heatmap)
+    made = (cams, weights, flat) if fuse_fn else (cams[0], weights[0], flat[0])
+    return Explanation(heatmap, *made[:2], first.logits, first.target, made[2])
+
+
+def listed(layer: str | SplitFn | Sequence[str | SplitFn]) -> list[str | SplitFn]:
+    """The layers, be it one or several."""
+    if isinstance(layer, str) or not isinstance(layer, Sequence):
         return [layer]
-    return [*layer] if isinstance(layer, Sequence) else [layer]
+    if not layer:
+        raise ValueError("got an empty sequence of layers; name one at least")
+    return [*layer]
+
+
+def fusion(
+    layer: str | SplitFn | Sequence[str | SplitFn], fuse: FuseFn | None, convention: Convention
+) -> FuseFn | None:
+    """What makes one map of those of several layers; None of one layer."""
+    return convention.variant(fuse or convention.fuse_fn) if listed(layer) != [layer] else None
 
 
 def _fused(fuse_fn: FuseFn, heatmaps: list[Array], weights: tuple[Array, ...]) -> Array:

@@ -37,19 +37,27 @@ def why_flat(explanation: Explanation) -> str | None:
 
 
 def of_one_map(explain: Callable[..., Explanation]) -> Callable[..., Explanation]:
-    """The same function where one layer is explained; of several, of one map.
+    """The same function, whose explanations are of one map."""
+
+    def one(variables: PyTree, image: Any, target: Any = None) -> Explanation:
+        return one_map(explain(variables, image, target))
+
+    return one
+
+
+def one_map(explanation: Explanation) -> Explanation:
+    """The same explanation where one layer is explained; of several, one of one map.
 
     The fused heatmap `[*size]` is that map, and the weights are those of the last layer.
     """
-
-    def one(variables: PyTree, image: Any, target: Any = None) -> Explanation:
-        found = explain(variables, image, target)
-        if not isinstance(found.cam, tuple):
-            return found
-        whole = {"cam": found.heatmap, "weights": found.weights[-1], "flat": _flat(found)}
-        return dataclasses.replace(found, **whole)
-
-    return one
+    if not isinstance(explanation.cam, tuple):
+        return explanation
+    return dataclasses.replace(
+        explanation,
+        cam=explanation.heatmap,
+        weights=explanation.weights[-1],
+        flat=_flat(explanation),
+    )
 
 
 def _flat(explanation: Explanation) -> Any:

@@ -158,7 +158,6 @@ def _add_maps(command: argparse.ArgumentParser) -> None:
     maps = "as `jaxcam methods` lists, or all (default: grad_cam)"
     _add_choices(command, maps, "jaxcam-out")
     command.add_argument("--occurrence", type=int, help="which run of a layer that runs often")
-    choices.add_fuse(command)
     choices.add_score(command)
 
 
@@ -166,6 +165,7 @@ def _add_choices(command: argparse.ArgumentParser, methods: str, out: str) -> No
     command.add_argument("--layer", action="append", help=_LAYER)
     command.add_argument("--method", action="append", default=[], help=f"{methods}{AGAIN}")
     choices.add_how(command)
+    choices.add_fuse(command)
     _add_target(command, out)
 
 

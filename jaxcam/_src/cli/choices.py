@@ -2,7 +2,7 @@
 
 import argparse
 import functools
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, TypeVar
 
 from jaxcam._src import conventions, files, methods, scores
@@ -82,7 +82,7 @@ def named(kind: str, name: str, known: dict[str, Any]) -> Any:
     return known[name]
 
 
-def _fuse_of(options: argparse.Namespace) -> FuseFn | None:
+def fuse_of(options: argparse.Namespace) -> FuseFn | None:
     """How the maps of the layers become one; None where each stays one of its own."""
     if options.fuse is None:
         return None
@@ -97,7 +97,7 @@ def how(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "score_fn": named("score", options.score, SCORES),
         "convention": convention_of(options),
-        "fuse": _fuse_of(options),
+        "fuse": fuse_of(options),
     }
 
 
@@ -153,3 +153,8 @@ def layers_of(options: argparse.Namespace, model: Model) -> list[str]:
         layer = suggest_layer(model.apply_fn, model.variables, blank(model))
     say(f"layer: {layer} (last with positions; choose with --layer)")
     return [layer]
+
+
+def places_of(options: argparse.Namespace, layers: Mapping[str, T]) -> dict[str, T | list[T]]:
+    """What is explained, by its name: each layer, or all of them where they are fused."""
+    return {"+".join(layers): [*layers.values()]} if options.fuse else {**layers}

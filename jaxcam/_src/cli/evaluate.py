@@ -11,7 +11,7 @@ import jax
 from jaxtyping import Array, PyTree
 
 from jaxcam._src import files, methods
-from jaxcam._src.base import Convention, Key, Model
+from jaxcam._src.base import Convention, FuseFn, Key, Model
 from jaxcam._src.cli import batches, choices
 from jaxcam._src.cli.choices import KNOWN, SCORES
 from jaxcam._src.cli.factory import load_model
@@ -47,21 +47,24 @@ _SETTINGS = ("model", "layer", "judge", "seed", "target", "batch_size")
 class _Choice(NamedTuple):
     """What is judged by what, by name."""
 
+    places: Mapping[str, str | list[str]]
     settings: list[Setting]
     methods: dict[str, Method]
     metrics: list[str]
     judge: str
     convention: Convention
+    fuse: FuseFn | None
 
     def evaluator_of(self, model: Model, setting: Setting, key: Key) -> Callable[..., Evaluation]:
         return evaluator(
             model.apply_fn,
-            setting.layer,
+            self.places[setting.layer],
             {name: methods.seeded(method, key) for name, method in self.methods.items()},
             {name: MEASURES[name].metric for name in self.metrics},
             score_fn=SCORES[setting.score],
             judge_fn=SCORES[self.judge],
             convention=self.convention,
+            fuse=self.fuse,
         )
 
 
@@ -113,26 +116,34 @@ def _choice(options: argparse.Namespace, model: Model, images: Listing) -> _Choi
                 "binary scores are 0 and 1, of one logit; take both of one kind"
             )
     layers = choices.layers_of(options, model)
-    pairs = itertools.product(layers, options.score or ["logit"])
-    settings = [Setting(layer, score) for layer, score in pairs]
+    places = choices.places_of(options, {layer: layer for layer in layers})
+    settings = [*itertools.starmap(Setting, itertools.product(places, options.score or ["logit"]))]
     metrics = _metrics(options.metric, options.judge, images.objects is not None)
-    chosen = _methods(options, model, settings)
-    return _Choice(settings, chosen, metrics, options.judge, choices.convention_of(options))
+    how: dict[str, Any] = {
+        "convention": choices.convention_of(options),
+        "fuse": choices.fuse_of(options),
+    }
+    chosen = _methods(options, model, places, settings, how)
+    return _Choice(places, settings, chosen, metrics, options.judge, **how)
 
 
 def _methods(
-    options: argparse.Namespace, model: Model, settings: Sequence[Setting]
+    options: argparse.Namespace,
+    model: Model,
+    places: Mapping[str, str | list[str]],
+    settings: Sequence[Setting],
+    how: Mapping[str, Any],
 ) -> dict[str, Method]:
     """The methods that the user named, or all that every layer and score takes, and the floors."""
     given = choices.methods_of(options, KNOWN | FLOORS, OFTEN)
     wanted = {name: given[name] for name in KNOWN if name in given and name not in FLOORS}
     target = target_of(options, classes_of(model, settings[0].score))
-    convention = choices.convention_of(options)
 
     def tried(name: str, method: Method) -> Method:
+        seeded = methods.seeded(method, 0)
         for layer, score in settings:
-            how: dict[str, Any] = {"score_fn": SCORES[score], "convention": convention}
-            explain = explainer(model.apply_fn, layer, methods.seeded(method, 0), **how)
+            score_fn = SCORES[score]
+            explain = explainer(model.apply_fn, places[layer], seeded, score_fn=score_fn, **how)
             try_shapes(explain, model, target)
         return method
 

@@ -47,7 +47,7 @@ def makers_of(options: argparse.Namespace, model: Model) -> dict[Path, Maker]:
     target = target_of(options, classes_of(model, options.score))
     layers = choices.layers_of(options, model)
     cuts = {x: split(model.apply_fn, x, occurrence=options.occurrence) for x in layers}
-    places = {"+".join(layers): [*cuts.values()]} if options.fuse else cuts
+    places = choices.places_of(options, cuts)
 
     def makers(name: str, method: Callable[..., Any]) -> list[Maker]:
         found = []

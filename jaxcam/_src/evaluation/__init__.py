@@ -3,7 +3,7 @@
 import functools
 import itertools
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, PyTree
 from jaxcam._src.base import (
     ApplyFn,
     Convention,
+    FuseFn,
     Key,
     ScoreFn,
     SplitFn,
@@ -22,12 +23,13 @@ from jaxcam._src.base import (
 from jaxcam._src.checks import check_explained_by
 from jaxcam._src.conventions.paper import paper
 from jaxcam._src.cut.frameworks import check_apply_fn
-from jaxcam._src.explain import tap
-from jaxcam._src.maps import flatness, is_flat, sound, unit_range, upsample
+from jaxcam._src.explain import explanation_of, fusion, listed, tap
+from jaxcam._src.explanations import one_map
+from jaxcam._src.maps import is_flat, unit_range, upsample
 from jaxcam._src.metrics.trial import MetricFn, Trial
 from jaxcam._src.scores import logit, probability
 
-Show: TypeAlias = Callable[[Tap], tuple[Array, Array]]  # the heatmap, and why it is flat
+Show: TypeAlias = Callable[[list[Tap]], tuple[Array, Array]]  # the heatmap, and why it is flat
 
 
 class Evaluation(NamedTuple):
@@ -49,12 +51,13 @@ class Evaluation(NamedTuple):
 
 def evaluator(
     apply_fn: ApplyFn,
-    layer: str | SplitFn,
+    layer: str | SplitFn | Sequence[str | SplitFn],
     methods: Mapping[str, WeightsFn],
     metrics: Mapping[str, MetricFn],
     *,
     score_fn: ScoreFn = logit,
     judge_fn: ScoreFn = probability,
+    fuse: FuseFn | None = None,
     convention: Convention = paper,
 ) -> Callable[..., Evaluation]:
     """Makes a pure function that judges maps of one image.
@@ -66,11 +69,12 @@ def evaluator(
 
     Args:
       apply_fn: `(variables, image) -> logits`, with tagged layers.
-      layer: the name of a layer, or what `jaxcam.split` returns.
+      layer: the name of a layer, or what `jaxcam.split` returns; or several, to be fused.
       methods: `Tap -> weights`, by name. Put floors among them: `jaxcam.uniform`.
       metrics: `Trial -> number`, by name: those of `jaxcam.metrics`, or your own.
       score_fn: what is explained.
       judge_fn: `(logits, target) -> scalar`, the score that metrics look at.
+      fuse: heatmaps of several layers to one, as for `explainer`.
       convention: how maps are made; those of libraries that leave them at the layer's size, or
         beyond [0, 1], are resized and scaled, as metrics want them.
 
@@ -94,9 +98,10 @@ def evaluator(
     _check_named(methods, metrics)
     for method, score in itertools.product(methods.values(), (score_fn, judge_fn)):
         check_explained_by(method, score, convention)
-    score_fn = convention.variant(score_fn)
+    chosen, score_fn = listed(layer), convention.variant(score_fn)
+    how = score_fn, convention, fusion(layer, fuse, convention)
     shows = {
-        name: functools.partial(_shown, convention.variant(method), convention)
+        name: functools.partial(_shown, convention.variant(method), *how)
         for name, method in methods.items()
     }
 
@@ -108,14 +113,17 @@ def evaluator(
         inside: ArrayLike | None = None,
         key: Key | None = None,
     ) -> Evaluation:
-        tap_of = functools.partial(tap, apply_fn, layer, variables, score_fn=score_fn)
-        explained = tap_of(image, target)
-        score = judge_fn(explained.logits, explained.target)
-        trial_of = _trial_of(explained, judge_fn, score, key, inside)
-        found = {name: show(explained) for name, show in shows.items()}
-        numbers = _measured(shows, metrics, trial_of, found, explained, tap_of)
+        def taps_of(image: Any, target: Any) -> list[Tap]:
+            return [tap(apply_fn, at, variables, image, target, score_fn=score_fn) for at in chosen]
+
+        taps = taps_of(image, target)
+        first = taps[0]
+        score = judge_fn(first.logits, first.target)
+        trial_of = _trial_of(first, judge_fn, score, key, inside)
+        found = {name: show(taps) for name, show in shows.items()}
+        numbers = _measured(shows, metrics, trial_of, found, taps, taps_of)
         flat = {name: reason for name, (_, reason) in found.items()}
-        return Evaluation(numbers, flat, explained.target, score)
+        return Evaluation(numbers, flat, first.target, score)
 
     return evaluate
 
@@ -149,8 +157,8 @@ def _measured(
     metrics: Mapping[str, MetricFn],
     trial_of: Callable[..., Trial],
     found: Mapping[str, tuple[Array, Array]],
-    explained: Tap,
-    tap_of: Callable[[Any, Any], Tap],
+    taps: list[Tap],
+    taps_of: Callable[[Any, Any], list[Tap]],
 ) -> dict[str, dict[str, Any]]:
     """The numbers of each method, one after the other: so each metric is in the program once.
 
@@ -159,15 +167,15 @@ def _measured(
       metrics: by name.
       trial_of: a trial of a heatmap, and of the functions that make it again.
       found: the heatmap of each method, and why it is flat.
-      explained: the tap of the image.
-      tap_of: image and target -> their tap.
+      taps: those of the image, one for each layer.
+      taps_of: image and target -> their taps.
     """
 
     def of_one(which: Array, heatmap: Array) -> dict[str, Any]:
         trial = trial_of(
             heatmap=heatmap,
-            heatmap_of=lambda image: _shown_by(shows, which, explained.at_image(image)),
-            heatmap_for=lambda target: _shown_by(shows, which, tap_of(explained.image, target)),
+            heatmap_of=lambda image: _shown_by(shows, which, [t.at_image(image) for t in taps]),
+            heatmap_for=lambda target: _shown_by(shows, which, taps_of(taps[0].image, target)),
         )
         return _numbers(metrics, trial)
 
@@ -176,11 +184,11 @@ def _measured(
     return {name: jax.tree.map(operator.itemgetter(i), each) for i, name in enumerate(shows)}
 
 
-def _shown_by(shows: Mapping[str, Show], which: Array, seen: Tap) -> Array:
-    """The heatmap of a tap by one of the methods; the others do not run."""
+def _shown_by(shows: Mapping[str, Show], which: Array, taps: list[Tap]) -> Array:
+    """The heatmap of taps by one of the methods; the others do not run."""
 
     def heatmap(show: Show) -> Array:
-        return show(seen)[0]
+        return show(taps)[0]
 
     return jax.lax.switch(which, [functools.partial(heatmap, show) for show in shows.values()])
 
@@ -201,15 +209,18 @@ def _checked(inside: ArrayLike | None, size: tuple[int, ...]) -> Array | None:
     return None if inside is None else jnp.asarray(inside, bool)
 
 
-def _shown(method: WeightsFn, convention: Convention, seen: Tap) -> tuple[Array, Array]:
-    """The heatmap of a tap, and why its map is flat."""
-    weights = method(seen)
-    cam = convention.combine_fn(weights, seen.activations)
-    score = seen.score_activations(seen.activations)
-    cam = sound(cam, seen.activations, seen.image, score)
-    size = seen.image.shape[:-1]
-    heatmap = convention.finish_fn(convention.layer_fn(cam, size))
+def _shown(
+    method: WeightsFn,
+    score_fn: ScoreFn,
+    convention: Convention,
+    fuse_fn: FuseFn | None,
+    taps: list[Tap],
+) -> tuple[Array, Array]:
+    """The heatmap of taps, and why its map is flat."""
+    first = taps[0]
+    score = score_fn(first.logits, first.target)
+    found = one_map(explanation_of(taps, method, score, convention, fuse_fn))
+    heatmap, size = found.heatmap, first.image.shape[:-1]
     if heatmap.shape != size:  # as torchcam leaves it
         heatmap = upsample(heatmap, size)
-    heatmap = jnp.where(is_flat(cam), jnp.zeros_like(heatmap), unit_range(heatmap))
-    return heatmap, flatness(weights, seen.activations, cam)
+    return jnp.where(is_flat(found.cam), jnp.zeros_like(heatmap), unit_range(heatmap)), found.flat
