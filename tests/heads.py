@@ -304,9 +304,31 @@ def uneven_mean(a):
     return (a * weights(a, *a.shape[:2], 1)).mean((0, 1))
 
 
-def group_norm(a):
+def instance_norm(a):
     centred = a - a.mean((0, 1), keepdims=True)
     return centred * lax.rsqrt((centred**2).mean((0, 1), keepdims=True) + 1e-3)
+
+
+def group_norm(a):
+    """In two groups of channels, with the variance as Flax has it."""
+    grouped = a.reshape(*a.shape[:2], 2, -1)
+    mean, square = (m.mean((0, 1, 3), keepdims=True) for m in (grouped, grouped**2))
+    return ((grouped - mean) * lax.rsqrt(square - mean**2 + 1e-3)).reshape(a.shape)
+
+
+def response_norm(a):
+    """What ConvNeXt V2 has in the place of squeeze-and-excitation."""
+    norms = jnp.sqrt((a**2).sum((0, 1), keepdims=True))
+    return a + a * norms / norms.mean()
+
+
+def gated_alone(a):
+    """A gate for each channel, of that channel alone."""
+    return a * jax.nn.sigmoid(a.mean((0, 1), keepdims=True))
+
+
+def summed_by_a_product(a):
+    return jnp.einsum("hwc,hw->c", a, jnp.ones(a.shape[:2], a.dtype))[None, None] / 9
 
 
 LINEAR = "piecewise linear: one gradient"
@@ -314,6 +336,7 @@ ALL = "dense: 60 directions"
 POOLED = "pooled first: 3 directions instead of 60"
 ONE = "local, 1 colour: 1 direction instead of 60"
 GATED = "local but for a gate, then pooled, 1 colour: 6 directions instead of 60"
+FED_BACK = "local but for pools fed back, then pooled, 1 colour: 15 directions instead of 60"
 STILL = "local, then pooled, 1 colour: 3 directions instead of 60"
 THREE = "local, 1 colour: 3 directions instead of 60"
 
@@ -390,8 +413,8 @@ HEADS = {
         lambda a: logit(gap(jnp.maximum(a, 0.1) ** 3) ** (1 / 3)),
         "local, then pooled, 1 colour: 3 directions instead of 60",
     ),
-    "group norm": Head(
-        lambda a: logit(gap(jax.nn.silu(group_norm(a)))),
+    "instance norm": Head(
+        lambda a: logit(gap(jax.nn.silu(instance_norm(a)))),
         "local, 20 colours: 20 directions instead of 60",
     ),
     "cumsum": Head(
@@ -410,9 +433,7 @@ HEADS = {
         lambda a: jax.nn.log_softmax(a.sum() * weights(a, 4))[0],
         "pooled first: 1 direction instead of 60",
     ),
-    "vector over scalar": Head(
-        lambda a: (weights(a, 4) / (9 + jnp.tanh(a).sum()))[1], "dense: 60 directions"
-    ),
+    "vector over scalar": Head(lambda a: (weights(a, 4) / (9 + jnp.tanh(a).sum()))[1], STILL),
     "scalar beside a map": Head(
         lambda a: (jnp.maximum(a.mean(), a[..., 0]) ** 3).sum(),
         "piecewise linear first: 20 directions instead of 60",
@@ -492,28 +513,56 @@ HEADS = {
         "local but for a gate, then pooled, 1 colour: 6 directions instead of 27",
         (9, 3),
     ),
-    "gate of a part": Head(lambda a: logit(gap(jax.nn.silu(a[:3] * gate(a)))), ALL),
+    "gate of a part": Head(lambda a: logit(gap(jax.nn.silu(a[:3] * gate(a)))), FED_BACK),
     "two gates": Head(lambda a: logit(gap(jax.nn.silu(gate(a * gate(a)) * a * gate(a)))), ALL),
     "gate by a maximum": Head(
         lambda a: log_probability(
             gap(jax.nn.silu(a * jax.nn.sigmoid(a.max((0, 1), keepdims=True))))
         ),
-        ALL,
+        FED_BACK,
     ),
     "gate by a depthwise context": Head(
-        lambda a: log_probability(gap(jax.nn.silu(a * gate(conv(a, 3, groups=3))))), ALL
+        lambda a: log_probability(gap(jax.nn.silu(a * gate(conv(a, 3, groups=3))))), FED_BACK
     ),
     "gate by an uneven mean": Head(
-        lambda a: log_probability(gap(jax.nn.silu(a * jnp.tanh(uneven_mean(a))[None, None]))), ALL
+        lambda a: log_probability(gap(jax.nn.silu(a * jnp.tanh(uneven_mean(a))[None, None]))),
+        FED_BACK,
     ),
     "gate by every second position": Head(gate_of_every_second, ALL),
     "gate by a pool across channels": Head(gate_of_permuted, ALL),
     "gate by a relu": Head(
-        lambda a: log_probability(gap(jax.nn.silu(a * gate(jax.nn.relu(a))))), ALL
+        lambda a: log_probability(gap(jax.nn.silu(a * gate(jax.nn.relu(a))))), FED_BACK
     ),
-    "group norm, log-softmax": Head(
-        lambda a: log_probability(gap(jax.nn.silu(group_norm(a)))), ALL
+    "gate by a mixture of silu": Head(
+        lambda a: log_probability(gap(jax.nn.silu(a * gate(dense(jax.nn.silu(a), 5))[..., :3]))),
+        ALL,
     ),
+    "silu, gate": Head(lambda a: squeeze_excite(jax.nn.silu(a)), FED_BACK),
+    "3x3 of each channel, silu, gate": Head(
+        lambda a: squeeze_excite(jax.nn.silu(conv(a, 3, groups=3))),
+        "local but for pools fed back, then pooled, 9 colours: 135 directions instead of 216",
+        (8, 9, 3),
+    ),
+    "gate by a product with ones": Head(
+        lambda a: logit(gap(jax.nn.silu(a * jnp.tanh(summed_by_a_product(a))))), FED_BACK
+    ),
+    "gate of a gate": Head(
+        lambda a: log_probability(gap(gated_alone(gated_alone(jnp.tanh(a))))),
+        "local but for pools fed back, then pooled, 1 colour: 45 directions instead of 60",
+    ),
+    "gate that stays, beside the pool": Head(
+        lambda a: log_probability(jnp.concatenate([gap(gated_alone(a**2)), gap(a**2)])), FED_BACK
+    ),
+    "instance norm, log-softmax": Head(
+        lambda a: log_probability(gap(jax.nn.silu(instance_norm(a)))),
+        "local but for pools fed back, then pooled, 1 colour: 45 directions instead of 60",
+    ),
+    "group norm": Head(
+        lambda a: log_probability(gap(jax.nn.relu(group_norm(a)))),
+        "local but for pools fed back, then pooled, 1 colour: 48 directions instead of 80",
+        (4, 5, 4),
+    ),
+    "response norm": Head(lambda a: log_probability(gap(jax.nn.gelu(response_norm(a)))), FED_BACK),
     "self-attention": Head(attention, ALL),
     "class token": Head(lambda a: log_probability(transformer(a)), STILL),
     "class token, registers": Head(lambda a: logit(transformer(a, registers=2)), STILL),
@@ -548,7 +597,7 @@ HEADS = {
         lambda a: logit(attend(a.mean((0, 1))[None], a.reshape(-1, 3))[0]), GATED
     ),
     "probes that move": Head(
-        lambda a: logit(attend(a.max((0, 1))[None], a.reshape(-1, 3))[0]), ALL
+        lambda a: logit(attend(a.max((0, 1))[None], a.reshape(-1, 3))[0]), FED_BACK
     ),
     "gate, skip, relu": Head(lambda a: log_probability(gap(jax.nn.relu(a * gate(a) + a))), GATED),
     "gate, skip": Head(lambda a: log_probability(gap(a * gate(a) + a)), GATED),

@@ -108,6 +108,9 @@ PIECES = {
     "stack": lambda a: jnp.stack([a[..., 1], a[..., 0]], -1),
     "tile": lambda a: jnp.tile(a[:2], (2, 1, 1)),
     "gate": lambda a: a * heads.gate(a),
+    "gate by itself": lambda a: heads.gated_alone(jnp.tanh(a)),
+    "norm": heads.instance_norm,
+    "response norm": heads.response_norm,
     "context": lambda a: a + jnp.tanh(a.mean((0, 1), keepdims=True)),
 }
 POOLS = {
@@ -216,9 +219,9 @@ def test_a_dense_head_says_why():
 @pytest.mark.parametrize(
     ("name", "meeting"),
     [
-        ("gate by a relu", r"`mul` at heads.py:\d+ \(<lambda>\)"),
+        ("gate by a mixture of silu", r"`mul` at heads.py:\d+ \(<lambda>\)"),
         ("self-attention", r"`div` at heads.py:\d+ \(attention\)"),
-        ("probes that move", r"`dot_general` at heads.py:\d+ \(attend\)"),
+        ("class token, softmax detached", r"`dot_general` at heads.py:\d+ \(attend\)"),
         ("while loop", r"`while` at heads.py:\d+ \(while_loop\)"),
     ],
 )

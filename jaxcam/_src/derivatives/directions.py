@@ -12,14 +12,19 @@ from jaxcam._src.base import Derivatives
 
 def directional(f: Callable[[Any], Any], x: PyTree, direction: PyTree) -> Derivatives:
     """First, second and third derivative of `t -> f(x + t direction)` at 0."""
+    return mixed(f, x, direction, direction, direction)
+
+
+def mixed(f: Callable[[Any], Any], x: PyTree, u: PyTree, v: PyTree, w: PyTree) -> Derivatives:
+    """The derivatives of a function along `u`, along `u` and `v`, and along all three."""
 
     def first(point):
-        return jax.jvp(f, (point,), (direction,))[1]
+        return jax.jvp(f, (point,), (u,))[1]
 
     def first_and_second(point):
-        return jax.jvp(first, (point,), (direction,))
+        return jax.jvp(first, (point,), (v,))
 
-    (d1, d2), (_, d3) = jax.jvp(first_and_second, (x,), (direction,))
+    (d1, d2), (_, d3) = jax.jvp(first_and_second, (x,), (w,))
     return Derivatives(d1, d2, d3)
 
 

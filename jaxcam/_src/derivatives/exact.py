@@ -10,8 +10,10 @@ from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.base import Derivatives
 from jaxcam._src.chunks import mapped
 from jaxcam._src.derivatives.directions import basis, directional
+from jaxcam._src.derivatives.fed_back import fed_back
 from jaxcam._src.derivatives.local import gated, local, local_pooled
 from jaxcam._src.derivatives.structure import (
+    FedBack,
     Gated,
     Linear,
     LinearFirst,
@@ -73,6 +75,8 @@ def _by_plan(
             return local_pooled(f, program, case, x, chunk_size)
         case Gated() as case:
             return gated(f, program, case, x, chunk_size)
+        case FedBack() as case:
+            return fed_back(f, program, case, x, chunk_size)
         case LinearFirst() as case:
             return _linear_first(program, case, x, chunk_size)
         case _:

@@ -28,22 +28,22 @@ def local(
         jets, owners = jets_along(index)
         return [
             sum(
-                _einsum("rc,rp,ck->pk", case.fields[v].matrix(slope * d), *owner)
+                einsum("rc,rp,ck->pk", case.fields[v].matrix(slope * d), *owner)
                 for v, slope, d, owner in zip(fields, slopes, jet, owners, strict=True)
             )
             for jet in jets[1:]
         ]
 
-    found = _mapped(along, program, case, chunk_size)
-    return _gathered(f, x, case, found)
+    found = mapped_along(along, program, case, chunk_size)
+    return gathered(f, x, case, found)
 
 
 def local_pooled(
     f: Callable[[Array], Array], program: Program, case: LocalPooled, x: Array, chunk_size: int
 ) -> Derivatives:
     """Of each activation the curve through the pooled numbers, and the result along it."""
-    jets_along, pooled = _jets(program, case, x), _pooling(program, case)
-    along_curves = _along_curves(program, case)
+    jets_along, pooled = _jets(program, case, x), pooling(program, case)
+    along_curves = result_along(program, case)
 
     def along(index):
         jets, owners = jets_along(index)
@@ -51,8 +51,8 @@ def local_pooled(
         second, third = along_curves([pooled(jet, rows) for jet in jets])
         return [second[:, None], third[:, None]]
 
-    found = _mapped(along, program, case, chunk_size)
-    return _gathered(f, x, case, found)
+    found = mapped_along(along, program, case, chunk_size)
+    return gathered(f, x, case, found)
 
 
 def gated(
@@ -65,7 +65,7 @@ def gated(
     """
     rest, positions = case.rest, case.rest.positions
     fields_along = _fields_along(program, case, x)
-    pooled, along_curves = _pooling(program, rest), _along_curves(program, rest)
+    pooled, along_curves = pooling(program, rest), result_along(program, rest)
     seen = [jnp.pad(grid.positions, ((0, 0), (0, 1))) for grid in rest.fields.values()]
     everywhere = [jnp.ones((len(s), 1), bool) for s in seen]
 
@@ -81,9 +81,9 @@ def gated(
 
         return jax.lax.map(of_colour, jnp.arange(positions.count))
 
-    found = _mapped(along, program, rest, chunk_size, jnp.arange(rest.channels.count))
+    found = mapped_along(along, program, rest, chunk_size, jnp.arange(rest.channels.count))
     by_direction = (d.swapaxes(0, 1).reshape(-1, d.shape[-1], 1) for d in found)
-    return _gathered(f, x, rest, [*by_direction])
+    return gathered(f, x, rest, [*by_direction])
 
 
 def _fields_along(program: Program, case: Gated, x: Array) -> Callable[[Array, Any], Derivatives]:
@@ -104,14 +104,14 @@ def _fields_along(program: Program, case: Gated, x: Array) -> Callable[[Array, A
     return fields_along
 
 
-def _pooling(program: Program, case: LocalPooled) -> Callable[[Any, Any], Array]:
+def pooling(program: Program, case: LocalPooled) -> Callable[[Any, Any], Array]:
     """Makes `(fields, rows to take for each slot) -> pooled numbers [slots, *waist]`."""
     slopes = _slopes(program, [*case.fields], case.waist)
     waist = program.values[case.waist]
 
     def pooled(values, rows):
         terms = [
-            _take(_einsum("rc,rp->pc", grid.matrix(slope * d), seen), case.columns[v])
+            _entered(einsum("rc,rp->pc", grid.matrix(slope * d), seen), case.numbers[v], waist.size)
             for (v, grid), slope, d, seen in zip(
                 case.fields.items(), slopes, values, rows, strict=True
             )
@@ -123,14 +123,14 @@ def _pooling(program: Program, case: LocalPooled) -> Callable[[Any, Any], Array]
     return pooled
 
 
-def _along_curves(program: Program, case: LocalPooled) -> Callable[[list], list]:
+def result_along(program: Program, case: LocalPooled) -> Callable[[list], list]:
     """Makes `curves of the waist, derivatives [slots, *waist] -> [second, third] of the result`."""
     after, waist = program.after(case.waist), program.values[case.waist]
     slope = jax.grad(after)(waist)
 
     def along_curves(curves):
         if program.is_linear_between(case.waist, program.result):
-            return [_einsum("s...,...->s", curve, slope) for curve in curves[1:]]
+            return [einsum("s...,...->s", curve, slope) for curve in curves[1:]]
         return [*jax.vmap(lambda *curve: along_curve(after, waist, *curve))(*curves)][1:]
 
     return along_curves
@@ -172,28 +172,39 @@ def _jets(program: Program, case: Local | LocalPooled, x: Array) -> Callable[[Ar
     return jets_along
 
 
-def _take(values: Array, columns: np.ndarray) -> Array:
-    if np.array_equal(columns, np.arange(values.shape[1])):
-        return values  # the common case, and a gather is slow
-    return jnp.where(columns >= 0, values[:, columns], 0)
+def _entered(values: Array, numbers: np.ndarray, size: int) -> Array:
+    """Sums the columns `[slots, columns]` that enter each of so many numbers."""
+    if np.array_equal(numbers, np.arange(size)):
+        return values  # the common case
+    entering = np.bincount(numbers[numbers >= 0], minlength=size)
+    if entering.max() > 1:
+        place = np.where(numbers < 0, size, numbers)
+        return jnp.zeros((len(values), size), values.dtype).at[:, place].add(values, mode="drop")
+    columns = np.full(size, len(numbers))
+    columns[numbers[numbers >= 0]] = np.flatnonzero(numbers >= 0)
+    return values.at[:, columns].get(mode="fill", fill_value=0)  # quicker than a sum
 
 
-def _mapped(
+def mapped_along(
     along: Callable[[Array], list],
     program: Program,
     case: Local | LocalPooled,
     chunk_size: int,
     directions: Array | None = None,
+    copies: int = 1,
 ) -> list[Array]:
-    """Goes along every direction, so many at once as hold `chunk_size` times the activations."""
-    held = 3 * sum(v.aval.size for v in case.fields)  # by one direction: the fields' derivatives
+    """Goes along every direction, so many at once as hold `chunk_size` times the activations.
+
+    A direction holds so many copies of the fields' derivatives.
+    """
+    held = 3 * copies * sum(v.aval.size for v in case.fields)
     at_once = max(1, chunk_size * program.point.aval.size // held)
     if directions is None:
         directions = jnp.arange(case.positions.count * case.channels.count)
     return mapped(along, directions, at_once)
 
 
-def _gathered(
+def gathered(
     f: Callable[[Array], Array], x: Array, case: Local | LocalPooled, found: list[Array]
 ) -> Derivatives:
     """Puts what was found `[directions, position slots, channel slots]` where it belongs."""
@@ -205,7 +216,7 @@ def _gathered(
     return Derivatives(accumulated(jax.grad(f)(x)), *placed)
 
 
-def _einsum(formula: str, values: Array, *seen: Array) -> Array:
+def einsum(formula: str, values: Array, *seen: Array) -> Array:
     """Sums what is seen, in float32 at least, at full precision on every device."""
     values = accumulated(values)
     others = (s.astype(values.dtype) for s in seen)

@@ -9,6 +9,7 @@ from jaxtyping import Array, ArrayLike
 
 from jaxcam._src import shown
 from jaxcam._src.cut.programs import place_of
+from jaxcam._src.derivatives.structure.fed_back import FedBack
 from jaxcam._src.derivatives.structure.plan import (
     Case,
     Dense,
@@ -16,16 +17,17 @@ from jaxcam._src.derivatives.structure.plan import (
     Linear,
     LinearFirst,
     Local,
-    LocalPooled,
     Plan,
     Pooled,
     meeting,
     plan,
 )
+from jaxcam._src.derivatives.structure.pools import LocalPooled
 from jaxcam._src.derivatives.structure.program import Program, depends
 
 __all__ = [
     "Dense",
+    "FedBack",
     "Gated",
     "Linear",
     "LinearFirst",
@@ -140,7 +142,9 @@ def _describe(planned: Plan) -> Structure:
     outcome = program.outcome
     size = program.point.aval.size
     colours, then, directions = {}, None, planned.directions
-    case = case.rest if isinstance(case, Gated) else case
+    match case:
+        case Gated(rest=rest) | FedBack(pools=[*_, rest]):
+            case = rest
     if isinstance(case, Local | LocalPooled):
         colours = {
             "position_colours": case.positions.count,
@@ -174,6 +178,7 @@ _KINDS: dict[type[Case], str] = {
     Local: "local",
     LocalPooled: "local, then pooled",
     Gated: "local but for a gate, then pooled",
+    FedBack: "local but for pools fed back, then pooled",
     LinearFirst: "piecewise linear first",
     Dense: "dense",
 }

@@ -8,11 +8,12 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from jaxcam._src.cut.programs import has_refs
-from jaxcam._src.derivatives.structure import relations
-from jaxcam._src.derivatives.structure.colours import Colours, Grid, colour, distinct, grid
+from jaxcam._src.derivatives.structure.colours import Colours, Grid, colour, distinct
+from jaxcam._src.derivatives.structure.fed_back import FedBack, fed_back
 from jaxcam._src.derivatives.structure.pooled_linear import pooled
+from jaxcam._src.derivatives.structure.pools import LocalPooled, grid_of, laid_out, numbers_of
 from jaxcam._src.derivatives.structure.program import Program, read
-from jaxcam._src.derivatives.structure.walk import UNCHAINED, walk
+from jaxcam._src.derivatives.structure.walk import UNCHAINED
 
 
 class Linear(NamedTuple):
@@ -45,24 +46,6 @@ class Local(NamedTuple):
     channels: Colours
 
 
-class LocalPooled(NamedTuple):
-    """Smooth steps that see a neighbourhood, a piecewise linear pool, then anything.
-
-    Attributes:
-      fields: all variables that enter the pool, as matrices.
-      positions: colours of the positions.
-      channels: colours of the channels.
-      waist: the variable of the pooled numbers.
-      columns: of each field, the one that each pooled number sees; -1 where it sees none.
-    """
-
-    fields: dict[Any, Grid]
-    positions: Colours
-    channels: Colours
-    waist: Any
-    columns: dict[Any, Int[np.ndarray, " pooled"]]
-
-
 class Gated(NamedTuple):
     """As `LocalPooled`, but for values that a linear pool of the point feeds back to its positions.
 
@@ -85,7 +68,7 @@ class Dense(NamedTuple):
     """Nothing proved: a direction for each activation."""
 
 
-Case: TypeAlias = Linear | Pooled | Local | LocalPooled | Gated | LinearFirst | Dense
+Case: TypeAlias = Linear | Pooled | Local | LocalPooled | Gated | FedBack | LinearFirst | Dense
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +105,7 @@ def plan(f: Callable[[Array], Array], x: Array) -> Plan:
         pools = [v for v in smallest if program.is_smooth(v) and is_chained]
         plans += _local_pooled(program, waists, pools, min(bounds)) + linear
         plans += _gated(program, pools, min(p.directions for p in plans))
+        plans += _fed_back(program, pools, min(p.directions for p in plans))
     return min(plans, key=lambda p: p.directions)
 
 
@@ -146,7 +130,7 @@ def meeting(program: Program) -> Any:
 
 def _reached(program: Program, waist: Any, x: Array) -> Int[np.ndarray, "*shape"] | None:
     """Which element of the waist each activation reaches; None where one reaches several."""
-    laid = _grid(program, waist)
+    laid = grid_of(program, waist)
     if laid is None:
         return None
     sides = laid.positions, laid.channels
@@ -161,15 +145,10 @@ def _reached(program: Program, waist: Any, x: Array) -> Int[np.ndarray, "*shape"
     return np.where(reached, elements[row[:, None], column[None, :]], -1).reshape(x.shape)
 
 
-def _grid(program: Program, v: Any) -> Grid | None:
-    return grid(v.aval.shape, program.positions[v], program.channels[v])
-
-
 def _local(program: Program) -> list[Plan]:
     fields = [v for v in program.frontier(program.result) if program.is_smooth(v)]
-    grids = {v: _grid(program, v) for v in fields}
-    laid = {v: g for v, g in grids.items() if g is not None}
-    if len(laid) < len(grids):
+    laid = laid_out(program, fields)
+    if laid is None:
         return []
     positions = colour([g.positions for g in laid.values()])
     channels = colour([g.channels for g in laid.values()])
@@ -189,16 +168,16 @@ def _local_pooled(program: Program, waists: list[Any], pools: list[Any], below: 
     for pool in pools:
         before = [v for v in waists if program.is_linear_between(v, pool)]
         for fields in (program.frontier(pool), *([v] for v in before)):
-            laid = {v: g for v in fields if (g := _grid(program, v)) is not None}
-            if len(laid) < len(fields):
+            laid = laid_out(program, fields)
+            if laid is None:
                 continue
             positions = colour([g.positions for g in laid.values()])
             if positions.count * channels.count >= below:
                 continue
-            columns = _columns(program, laid, pool)
-            if len(columns) == len(fields):
+            numbers = numbers_of(program, laid, pool)
+            if numbers is not None:
                 below = positions.count * channels.count
-                case = LocalPooled(laid, positions, channels, pool, columns)
+                case = LocalPooled(laid, positions, channels, pool, numbers)
                 found = [Plan(program, case, below)]
                 break
     return found
@@ -211,40 +190,20 @@ def _gated(program: Program, pools: list[Any], below: int) -> list[Plan]:
     channels = distinct(program.channels[program.point].shape[-1])
     found = []
     for pool in pools if gates and held.moving([held.result]) else ():
-        fields = program.frontier(pool)
-        if len(held.moving(fields)) < len(fields):
-            continue  # a gate that no position sees
-        laid = {v: g for v in fields if (g := _grid(held, v)) is not None}
+        laid = laid_out(held, program.frontier(pool))
+        if laid is None:
+            continue
         positions = colour([g.positions for g in laid.values()])
         directions = (1 + positions.count) * channels.count
         unseen = (positions.colour < 0).any()  # what no field sees would still move the gates
-        if len(laid) < len(fields) or unseen or directions >= below:
-            continue
-        columns = _columns(program, laid, pool)
-        if len(columns) == len(fields):
+        numbers = None if unseen or directions >= below else numbers_of(program, laid, pool)
+        if numbers is not None:
             below = directions
-            rest = LocalPooled(laid, positions, channels, pool, columns)
+            rest = LocalPooled(laid, positions, channels, pool, numbers)
             found = [Plan(program, Gated(rest, gates), directions)]
     return found
 
 
-def _columns(
-    program: Program, laid: dict[Any, Grid], waist: Any
-) -> dict[Any, Int[np.ndarray, " pooled"]]:
-    """Of each field which of its columns each element of the waist sees, where they are paired."""
-    fields = [*laid]
-    pool, others = program.part(fields, [waist])
-    found = {}
-    for field in fields:
-        size = field.aval.shape
-        columns = [a for a in range(len(size)) if a not in laid[field].rows]
-        start = relations.identity(size, columns)
-        inputs = [start if v is field else None for v in fields]
-        (seen,) = walk(pool, [*inputs, *(None for _ in others)]).relations
-        if seen is None or waist.aval.size * seen.shape[-1] > relations.LARGEST:
-            continue
-        seen = np.broadcast_to(seen, (*waist.aval.shape, seen.shape[-1]))
-        seen = seen.reshape(waist.aval.size, -1)
-        if seen.sum(0).max() <= 1 and seen.sum(1).max() <= 1:
-            found[field] = np.where(seen.any(1), seen.argmax(1), -1)
-    return found
+def _fed_back(program: Program, pools: list[Any], below: int) -> list[Plan]:
+    case = fed_back(program, pools, below)
+    return [Plan(program, case, case.directions)] if case else []

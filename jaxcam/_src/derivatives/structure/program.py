@@ -109,6 +109,10 @@ class Program:
         before, after = self.upstream[source], self.upstream[sink]
         return before != after and not before & ~after and not after & ~before & self.smooth
 
+    def leads(self, source: Any, sinks: Sequence[Any]) -> bool:
+        """Whether a variable leads to one of others."""
+        return any(not self.upstream[source] & ~self.upstream[v] for v in sinks)
+
     def holding(self, held: Sequence[Any]) -> "Program":
         """The same program, in which some variables stay as at the point."""
         part, others = self.part([self.point, *held], [self.result])

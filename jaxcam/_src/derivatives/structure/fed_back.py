@@ -1,0 +1,119 @@
+"""Pools that are fed back to the positions: gates and norms, whose numbers move on curves."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from jaxcam._src.derivatives.structure import relations
+from jaxcam._src.derivatives.structure.colours import Grid, colour, distinct
+from jaxcam._src.derivatives.structure.pools import LocalPooled, laid_out, numbers_of
+from jaxcam._src.derivatives.structure.program import Program
+
+_MOST = 4  # numbers of fed back pools that one activation moves
+
+
+class FedBack(NamedTuple):
+    """As `LocalPooled`, but for pools of local fields that are fed back to the positions.
+
+    Attributes:
+      pools: the fields of each see a neighbourhood where the pools before it stay as they are. The
+        last leads to the result, the others are fed back.
+      sources: of each pool, which of those before it its fields see.
+      moved: of each pool that is fed back, its numbers, flat, that the activations of each channel
+        move, `[channels, most]`; its size where they move fewer.
+    """
+
+    pools: list[LocalPooled]
+    sources: list[list[int]]
+    moved: list[Int[np.ndarray, "channels most"]]
+
+    def moving(self, place: int) -> int:
+        """By how many directions the fields of a pool move: the activations, and those numbers."""
+        return 1 + sum(self.moved[source].shape[1] for source in self.sources[place])
+
+    @property
+    def directions(self) -> int:
+        """Along which fields are followed; a mixture of three counts as one."""
+        colours = self.pools[-1].positions.count * self.pools[-1].channels.count
+        return colours * sum(math.comb(self.moving(i) + 2, 3) for i in range(len(self.pools)))
+
+
+class _Gate(NamedTuple):
+    """A pool that is fed back: its variable, and what `LocalPooled` and `FedBack` say of it."""
+
+    waist: Any
+    fields: dict[Any, Grid]
+    numbers: dict[Any, Int[np.ndarray, " columns"]]
+    moved: Int[np.ndarray, "channels most"]
+
+
+def fed_back(program: Program, sinks: Sequence[Any], below: int) -> FedBack | None:
+    """The case in which pools are fed back, if there is one that takes fewer directions.
+
+    Pools are held as they are one by one, in the order of the program, until the rest is local.
+    """
+    gates, held = [], program
+    while (pool := _first_pool(held)) is not None:
+        gate = _gate(program, held, pool)
+        gates.append(gate)
+        if gate is None or sum(g.moved.shape[1] for g in gates) > _MOST:
+            return None
+        held = program.holding([g.waist for g in gates])
+        if not held.moving([held.result]):
+            return None
+        for sink in sinks:
+            fields = laid_out(held, program.frontier(sink))
+            if fields and (case := _case(program, gates, sink, fields, below)):
+                return case
+    return None
+
+
+def _first_pool(program: Program) -> Any:
+    """The first variable without positions of its own that is made of some with positions."""
+
+    def has_none(v: Any) -> bool:
+        seen = program.positions[v]
+        return seen.size == seen.shape[-1]
+
+    for eqn in program.jaxpr.eqns:
+        if not any(map(has_none, program.moving(eqn.invars))):
+            for v in filter(has_none, program.moving(eqn.outvars)):
+                return v
+    return None
+
+
+def _gate(program: Program, held: Program, pool: Any) -> _Gate | None:
+    fields = laid_out(held, program.frontier(pool))
+    numbers = numbers_of(program, fields, pool) if fields else None
+    return _Gate(pool, fields, numbers, _moved(program, pool)) if fields and numbers else None
+
+
+def _moved(program: Program, pool: Any) -> Int[np.ndarray, "channels most"]:
+    """The numbers of a pool that each channel of the point moves."""
+    seen = program.channels[pool]
+    size, labels = pool.aval.size, seen.shape[-1]
+    if size * labels > relations.LARGEST:
+        return np.zeros((labels, size), int)  # too many to follow, whichever they are
+    sees = np.broadcast_to(seen, (*pool.aval.shape, labels)).reshape(size, labels).T
+    first = np.argsort(~sees, axis=1, kind="stable")[:, : sees.sum(1).max()]
+    return np.where(np.take_along_axis(sees, first, axis=1), first, size)
+
+
+def _case(
+    program: Program, gates: Sequence[_Gate], sink: Any, fields: dict[Any, Grid], below: int
+) -> FedBack | None:
+    """The case in which what is left when the gates are held leads to a sink, if it is cheaper."""
+    laid = [*(gate.fields for gate in gates), fields]
+    positions = colour([grid.positions for each in laid for grid in each.values()])
+    colours = positions, distinct(program.channels[program.point].shape[-1])
+    sources = [
+        [i for i, gate in enumerate(gates) if program.leads(gate.waist, [*each])] for each in laid
+    ]
+    pools = [LocalPooled(gate.fields, *colours, gate.waist, gate.numbers) for gate in gates]
+    last = LocalPooled(fields, *colours, sink, {})
+    case = FedBack([*pools, last], sources, [gate.moved for gate in gates])
+    numbers = numbers_of(program, fields, sink) if case.directions < below else None
+    return case._replace(pools=[*pools, last._replace(numbers=numbers)]) if numbers else None
