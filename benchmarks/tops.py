@@ -104,6 +104,37 @@ def efficientnet_b0_gate() -> Top:
     return Top(_activations(7, 7, 1152), in_jax, in_torch)
 
 
+def efficientnet_b0_silu_gate() -> Top:
+    """The SiLU before that gate, and all that follows, on 7x7x1152."""
+    after = efficientnet_b0_gate()
+
+    def in_torch(a):
+        import torch.nn.functional as F
+
+        return after.in_torch(F.silu(a))
+
+    return Top(_activations(7, 7, 1152), lambda a: after.in_jax(jax.nn.silu(a)), in_torch)
+
+
+def bit_resnet50() -> Top:
+    """Group norm in 32 groups, ReLU, pool and dense layer on 7x7x2048."""
+    dense, shape = _weights(2048, CLASSES, fan_in=2048), (7, 7, 32, 64)
+
+    def in_jax(a):
+        groups = a.reshape(shape)
+        mean, square = (x.mean((0, 1, 3), keepdims=True) for x in (groups, groups**2))
+        normed = (groups - mean) * lax.rsqrt(square - mean**2 + 1e-5)
+        return jax.nn.relu(normed).reshape(a.shape).mean((0, 1)) @ dense
+
+    def in_torch(a):
+        import torch.nn.functional as F
+
+        normed = F.group_norm(a.permute(2, 0, 1)[None], 32)[0]
+        return F.relu(normed).mean((1, 2)) @ _tensors(dense)[0]
+
+    return Top(_activations(7, 7, 2048), in_jax, in_torch)
+
+
 def convnext_tiny() -> Top:
     """Pool, LayerNorm and dense layer on 7x7x768."""
     dense = _weights(768, CLASSES, fan_in=768)
@@ -197,6 +228,8 @@ TOPS: dict[str, Callable[[], Top]] = {
     "VGG-16 conv5_3, 14x14x512": vgg16,
     "EfficientNet-B0, 7x7x320": efficientnet_b0,
     "EfficientNet-B0, before its last gate, 7x7x1152": efficientnet_b0_gate,
+    "EfficientNet-B0, before the SiLU of its last gate, 7x7x1152": efficientnet_b0_silu_gate,
+    "BiT-R50x1, before its last norm, 7x7x2048": bit_resnet50,
     "ConvNeXt-T, 7x7x768": convnext_tiny,
     "residual SiLU block, 14x14x64": silu_block,
     "ViT-B, last block, 197x768": vit_base,

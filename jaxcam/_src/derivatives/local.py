@@ -174,15 +174,14 @@ def _jets(program: Program, case: Local | LocalPooled, x: Array) -> Callable[[Ar
 
 def _entered(values: Array, numbers: np.ndarray, size: int) -> Array:
     """Sums the columns `[slots, columns]` that enter each of so many numbers."""
-    if np.array_equal(numbers, np.arange(size)):
-        return values  # the common case
-    entering = np.bincount(numbers[numbers >= 0], minlength=size)
-    if entering.max() > 1:
-        place = np.where(numbers < 0, size, numbers)
-        return jnp.zeros((len(values), size), values.dtype).at[:, place].add(values, mode="drop")
-    columns = np.full(size, len(numbers))
-    columns[numbers[numbers >= 0]] = np.flatnonzero(numbers >= 0)
-    return values.at[:, columns].get(mode="fill", fill_value=0)  # quicker than a sum
+    each, rest = divmod(len(numbers), size)
+    if not rest and np.array_equal(numbers, np.repeat(np.arange(size), each)):
+        return values.reshape(len(values), size, each).sum(-1)  # the common case: a gather is slow
+    entering = [np.flatnonzero(numbers == number) for number in range(size)]
+    columns = np.full((size, max(map(len, entering))), len(numbers))
+    for own, found in zip(columns, entering, strict=True):
+        own[: len(found)] = found
+    return values.at[:, columns].get(mode="fill", fill_value=0).sum(-1)
 
 
 def mapped_along(
