@@ -101,6 +101,24 @@ def test_knobs_and_conventions_are_those_of_the_evaluator(canvases, capsys, tmp_
 
 
 @pytest.mark.thorough
+def test_what_a_run_wrote_among_the_images_is_none_and_layers_keep_their_order(
+    canvases, capsys, tmp_path
+):
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "canvas0.png").write_bytes((FOLDER / "canvas0.png").read_bytes())
+    layers = ["--layer", "stage3", "--layer", "stage2"]
+    command = ["--images", images, *layers, "--method", "layer_cam", "--metric", "drop"]
+    for _ in range(2):
+        code, _, error = run_command(capsys, "evaluate", *command, "--out", images / "judged")
+        assert code == 0, error
+    rows = _rows(images / "judged")
+    assert [row["layer"] for row in rows] == ["stage3"] * 5 + ["stage2"] * 5
+    code, _, error = run_command(capsys, "evaluate", *command, "--out", images)
+    assert (code, "is the folder of the images" in error) == (2, True)
+
+
+@pytest.mark.thorough
 def test_fused_layers_are_judged_as_one(canvases, capsys, tmp_path):
     layers = ["--layer", "stage2", "--layer", "stage3", "--fuse", "layer_cam"]
     command = ["--images", canvases, *layers, "--method", "layer_cam", "--metric", "drop"]
@@ -214,6 +232,14 @@ def test_padding_is_outside_and_a_picture_that_is_standardised_is_refused():
     model = jaxcam.Model(lambda _, x: x, None, lambda p: padded(p)[:6], ["a"])
     with pytest.raises(UsageError, match="preprocess leaves nothing of the object"):
         inside_of(gone, model, picture, FOLDER)
+
+
+def test_a_mask_that_is_nowhere_bright_is_refused(tmp_path):
+    picture = Image.new("RGB", (12, 8), "grey")
+    Image.new("L", picture.size, 1).save(tmp_path / "mask.png")  # of 255
+    model = jaxcam.Model(lambda _, x: x, None, lambda p: np.asarray(p, np.float32), ["a"])
+    with pytest.raises(UsageError, match="nowhere brighter than 1 of 255"):
+        inside_of(Object(mask="mask.png"), model, picture, tmp_path)
 
 
 @pytest.mark.thorough

@@ -84,6 +84,31 @@ def test_pixel_average_precision_is_that_of_all_pixels_sorted(rng):
     np.testing.assert_allclose(metrics.pixel_average_precision(heatmaps, inside), wanted)
 
 
+def test_masks_of_integers_are_those_of_booleans(rng):
+    heatmaps, inside = rng.uniform(0, 1, (4, 6, 6)), rng.uniform(0, 1, (4, 6, 6)) < 0.3
+    wanted = metrics.pixel_average_precision(heatmaps, inside)
+    for dtype in (int, np.uint8):
+        assert metrics.pixel_average_precision(heatmaps, inside.astype(dtype)) == wanted
+
+
+def test_a_map_that_is_not_finite_makes_the_number_nan():
+    heatmaps, inside = np.ones((2, 4, 5)), np.ones((2, 4, 5), bool)
+    heatmaps[1, 0, 0] = np.nan
+    assert np.isnan(metrics.pixel_average_precision(heatmaps, inside))
+    assert np.isnan(metrics.max_box_accuracy(heatmaps, [np.array([[0.0, 0, 2, 2]])] * 2))
+
+
+def test_truths_that_do_not_fit_the_maps_are_refused():
+    maps = np.ones((2, 4, 5), np.float32)
+    with pytest.raises(ValueError, match="masks of the shape"):
+        metrics.pixel_average_precision(maps, np.ones((2, 4, 4), bool))
+    with pytest.raises(ValueError, match="image 1 has no box"):
+        metrics.max_box_accuracy(maps, [np.array([[0.0, 0, 2, 2]]), np.zeros((0, 4))])
+    with pytest.raises(ValueError, match="one for each position"):
+        jaxcam.energy_inside(maps[0], np.ones((2, 4, 5), bool))
+    assert jaxcam.energy_inside(np.ones((2, 2), int), np.eye(2, dtype=bool)) == 0.5
+
+
 def test_pixel_average_precision_at_its_ends():
     inside = np.zeros((1, 4, 5), bool)
     inside[0, 1:3, 1:3] = True

@@ -41,6 +41,35 @@ def test_a_difference_is_told_where_both_find_the_same_images_hard(rng):
     np.testing.assert_array_equal(apart.low.diagonal(), 0)
 
 
+def test_what_only_rounding_tells_apart_is_equal(rng):
+    numbers = np.repeat(rng.uniform(0, 1, (50, 1)), 10, axis=1)
+    numbers[:, 1] += 2e-8  # less than float32 can say of numbers near 1
+    found = statistics.ranks(statistics.differences(numbers), higher_is_better=True)
+    np.testing.assert_array_equal(found, 1)
+    np.testing.assert_array_equal(statistics.win_rates(numbers, higher_is_better=True), 0.5)
+    constant = np.full((100, 10), 0.07760529281550688)  # of which each column rounds otherwise
+    found = statistics.ranks(statistics.differences(constant), higher_is_better=True)
+    np.testing.assert_array_equal(found, 1)
+
+
+def test_a_nan_is_no_loss():
+    found = statistics.win_rates(np.array([[1.0, np.nan], [2.0, 3.0]]), higher_is_better=True)
+    np.testing.assert_array_equal(np.isnan(found), [[False, True], [True, True]])
+
+
+@pytest.mark.parametrize(
+    ("function", "numbers", "knobs", "message"),
+    [
+        (statistics.interval, np.ones((3, 2)), {"draws": 0}, "draws is 0"),
+        (statistics.differences, np.ones(3), {}, r"shape \[3\]; wanted \[images, methods\]"),
+        (statistics.win_rates, np.ones(3), {"higher_is_better": True}, r"shape \[3\]"),
+    ],
+)
+def test_what_is_no_table_is_refused(function, numbers, knobs, message):
+    with pytest.raises(ValueError, match=message):
+        function(numbers, **knobs)
+
+
 @pytest.mark.parametrize(("higher_is_better", "wanted"), [(True, [1, 2]), (False, [2, 1])])
 def test_ranks_follow_the_direction(higher_is_better, wanted, rng):
     numbers = np.stack([rng.normal(1, 0.1, 30), rng.normal(0, 0.1, 30)], 1)

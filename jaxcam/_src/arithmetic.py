@@ -9,13 +9,20 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, ArrayLike, Bool, Float, Shaped
 
 
 def accumulated(values: Array) -> Array:
     """In float32 at least."""
     small = jnp.finfo(values.dtype).bits < 32
     return values.astype(jnp.float32) if small else values
+
+
+def as_floats(values: ArrayLike) -> Array:
+    """The same for values of any dtype: integers as floats."""
+    array = jnp.asarray(values)
+    is_real = jnp.issubdtype(array.dtype, jnp.floating)
+    return accumulated(array if is_real else array.astype(jnp.float32))
 
 
 def replaced(

@@ -69,9 +69,10 @@ def explainer(
       must treat alike. The heatmap has its size, whatever else the model looks at: to explain
       another input, make that one the image. `target` is what `score_fn` takes, a class index for
       those of this library; None is the class of the largest logit, where the model returns a
-      vector (of a binary score, 1 where the logit is positive). The caller jits, vmaps and shards.
-      Inside a trace a target that is no class cannot be refused: then the heatmap is NaN, as it
-      is where the image, the activations or the score are not finite.
+      vector (of a binary score, 1 where the logit is positive). The caller jits, vmaps and, by
+      `jaxcam.sharded`, spreads it over devices. Inside a trace a target that is no class cannot be
+      refused: then the heatmap is NaN, as it is where the image, the activations or the score are
+      not finite.
 
     Raises:
       ValueError: `apply_fn` is a model, or no layer was given; by `explain`, where the image, the

@@ -53,7 +53,10 @@ def images_of(
     options: argparse.Namespace, model: Model, target: int | None, *, with_objects: bool = False
 ) -> Listing:
     """The images that the options name, each with the one target where one is given."""
-    images = listing.read(options.images, model.class_names, with_objects=with_objects)
+    if options.images.is_dir() and options.out.resolve() == options.images.resolve():
+        raise UsageError(f"--out {options.out} is the folder of the images; give another")
+    names, out = model.class_names, options.out
+    images = listing.read(options.images, names, with_objects=with_objects, without=out)
     if target is None:
         return images
     if images.targets is not None:

@@ -82,7 +82,8 @@ def run(options: argparse.Namespace) -> int:
     settings |= {"method": [*choice.methods], "metric": choice.metrics}
 
     def work(left: Sequence[int], _: Sequence[Path]) -> Iterator[int]:
-        return evaluated(job, left, options.out, options.threads, [*choice.methods], layout)
+        named = choice.settings, [*choice.methods]
+        return evaluated(job, left, options.out, options.threads, *named, layout)
 
     folders = {options.out: settings}
     code = batches.go_through(options, job, own_share, folders, layout, work, done="judged")

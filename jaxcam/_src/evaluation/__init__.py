@@ -80,9 +80,9 @@ def evaluator(
 
     Returns:
       `evaluate(variables, image, target=None, *, inside=None, key=None) -> Evaluation`, to be
-      jitted, vmapped and sharded by the caller. `inside` is True on the object, `[*size]`; `key`
-      is for metrics with random numbers, and 0 where none is given. Under `jit` the forward pass
-      and the activations are computed once for all methods.
+      jitted, vmapped and, by `jaxcam.sharded`, spread over devices by the caller. `inside` is True
+      on the object, `[*size]`; `key` is for metrics with random numbers, and 0 where none is given.
+      Under `jit` the forward pass and the activations are computed once for all methods.
 
     Raises:
       ValueError: there is no method or no metric, or `apply_fn` or a method is none; by `evaluate`,

@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import ArrayLike, Float, Int
 
+from jaxcam._src.chunks import check_counts
+
 _AT_ONCE = 64  # resamples in memory
+_ROUNDING = 2.0**-20  # of the largest number: 8 units in the last place of float32
 LEVEL, DRAWS = 0.95, 2000
 
 
@@ -43,8 +46,9 @@ def resampled(
       A mean of each column for each draw.
 
     Raises:
-      ValueError: there is no image.
+      ValueError: there is no image, or no draw.
     """
+    check_counts(draws=draws)
     values = _checked(numbers)
     rng, images = np.random.default_rng(seed), len(values)
     flat, found = values.reshape(images, -1), []
@@ -76,7 +80,7 @@ def interval(
       The mean, and the ends of its interval: of one image it is that point, which says nothing.
 
     Raises:
-      ValueError: there is no image.
+      ValueError: there is no image, or no draw.
     """
     means = of(resampled(numbers, draws=draws, seed=seed))
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
@@ -86,11 +90,22 @@ def interval(
 def differences(numbers: ArrayLike, **knobs: Any) -> Interval:
     """How much the mean of each method is above that of each other, `[methods, methods]`.
 
+    Means are equal that differ by less than what float32 rounds of the largest number: so are those
+    of two methods that are one by their formulas.
+
     Args:
       numbers: of one metric, `[images, methods]`.
       **knobs: `level`, `draws` and `seed`, as for `interval`.
+
+    Raises:
+      ValueError: there is no image, or no draw, or the numbers have other axes.
     """
-    return interval(numbers, of=lambda means: means[..., :, None] - means[..., None, :], **knobs)
+    values = _of_methods(numbers)
+
+    def apart(means: np.ndarray) -> np.ndarray:
+        return _without_rounding(means[..., :, None] - means[..., None, :], values)
+
+    return interval(values, of=apart, **knobs)
 
 
 def ranks(apart: Interval, *, higher_is_better: bool) -> Int[np.ndarray, " methods"]:
@@ -112,16 +127,35 @@ def win_rates(
 ) -> Float[np.ndarray, "methods methods"]:
     """On which share of the images each method is better than each other; a tie is half a win.
 
+    Numbers tie that differ by less than what float32 rounds of the largest.
+
     Args:
       numbers: of one metric, `[images, methods]`.
       higher_is_better: which way.
 
+    Returns:
+      Shares; NaN for a pair of methods of which one has a NaN.
+
     Raises:
-      ValueError: there is no image.
+      ValueError: there is no image, or the numbers have other axes.
     """
-    signed = _checked(numbers) if higher_is_better else -_checked(numbers)
-    columns = signed.T[..., None]
-    return np.stack([(own > signed).mean(0) + (own == signed).mean(0) / 2 for own in columns])
+    values = _of_methods(numbers) if higher_is_better else -_of_methods(numbers)
+    leads = (_without_rounding(own[:, None] - values, values) for own in values.T)
+    return np.stack([(1 + np.sign(lead).mean(0)) / 2 for lead in leads])
+
+
+def _without_rounding(apart: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Differences of numbers, 0 where they are no more than rounding."""
+    return np.where(abs(apart) <= _ROUNDING * np.nanmax(abs(values), initial=0), 0, apart)
+
+
+def _of_methods(numbers: ArrayLike) -> np.ndarray:
+    values = _checked(numbers)
+    if values.ndim != 2:
+        raise ValueError(
+            f"numbers have the shape {list(values.shape)}; wanted [images, methods], of one metric"
+        )
+    return values
 
 
 def _checked(numbers: ArrayLike) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from jaxcam._src.arithmetic import accumulated, length, quotient
+from jaxcam._src.arithmetic import accumulated, as_floats, length, quotient
 
 
 def pearson(a: ArrayLike, b: ArrayLike) -> Float[Array, ""]:
@@ -63,13 +63,7 @@ def _alike(a: Any, b: Any) -> tuple[Array, Array]:
         raise ValueError(
             f"maps of the shapes {jnp.shape(a)} and {jnp.shape(b)}; wanted two of one shape"
         )
-    return _as_floats(a), _as_floats(b)
-
-
-def _as_floats(values: Any) -> Array:
-    array = jnp.asarray(values)
-    is_real = jnp.issubdtype(array.dtype, jnp.floating)
-    return accumulated(array if is_real else array.astype(jnp.float32))
+    return as_floats(a), as_floats(b)
 
 
 def _unit(values: Float[Array, "*size"]) -> Float[Array, "*size"]:
@@ -89,5 +83,7 @@ def _count(share: float, size: int) -> int:
 def _ranks(values: Float[Array, "*size"]) -> Float[Array, " n"]:
     flat = values.reshape(-1)
     ordered = jnp.sort(flat)
-    below, up_to = (jnp.searchsorted(ordered, flat, side=side) for side in ("left", "right"))
+    below, up_to = (
+        jnp.searchsorted(ordered, flat, side=side, method="sort") for side in ("left", "right")
+    )
     return (below + up_to).astype(accumulated(flat).dtype) / 2

@@ -4,10 +4,11 @@ Choe et al. 2020, https://arxiv.org/abs/2001.00864. The first takes the best thr
 the same for all images; the second is an area over all of them.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Shaped
 
 THRESHOLDS = tuple(np.arange(0, 1, 0.01).tolist())
 
@@ -22,14 +23,22 @@ def max_box_accuracy(
     """MaxBoxAccV2: the share of images one of whose boxes is found, in [0, 1]; higher is better.
 
     A box is found where a box around a connected part of the map above the threshold overlaps with
-    it. For each overlap the best threshold counts, and their mean is returned.
+    it. For each overlap the best threshold counts, and their mean is returned; NaN where a map is
+    not finite.
 
     Args:
       heatmaps: in [0, 1].
       boxes: of each image `(x0, y0, x1, y1)`, in pixels of the heatmap.
       thresholds: in [0, 1), of which the best is taken.
       overlaps: the intersection over union from which a box is found.
+
+    Raises:
+      ValueError: an image has no box.
     """
+    if without := [place for place, of_image in enumerate(boxes) if not len(of_image)]:
+        raise ValueError(f"image {without[0]} has no box; leave out images without one")
+    if not np.isfinite(heatmaps).all():
+        return math.nan
     best = np.array(
         [_best_overlaps(m, np.asarray(b), thresholds) for m, b in zip(heatmaps, boxes, strict=True)]
     )
@@ -75,22 +84,28 @@ def _best_overlaps(
 
 def pixel_average_precision(
     heatmaps: Float[np.ndarray, "images H W"],
-    inside: Bool[np.ndarray, "images H W"],
+    inside: Shaped[np.ndarray, "..."],
     *,
     levels: int = 1000,
 ) -> float:
     """PxAP: the area under precision by recall of the pixels of all images; higher is better.
 
-    In [0, 1]. `sum_i (recall_i - recall_(i-1)) precision_i` over thresholds from the highest.
+    In [0, 1]. `sum_i (recall_i - recall_(i-1)) precision_i` over thresholds from the highest; NaN
+    where a map is not finite.
 
     Args:
       heatmaps: in [0, 1].
-      inside: True on the object; leave out images without one.
+      inside: True, or 1, on the object; leave out images without one.
       levels: thresholds between 0 and 1.
 
     Raises:
-      ValueError: no pixel is inside.
+      ValueError: no pixel is inside, or the masks are not as large as the maps.
     """
+    heatmaps, inside = np.asarray(heatmaps), np.asarray(inside, bool)
+    if inside.shape != heatmaps.shape:
+        raise ValueError(f"masks of the shape {inside.shape} for maps {heatmaps.shape}")
+    if not np.isfinite(heatmaps).all():
+        return math.nan
     if not inside.any():
         raise ValueError("no pixel is inside an object; give masks that are True on the objects")
     edges = np.arange(levels + 1) / levels

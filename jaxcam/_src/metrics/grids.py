@@ -7,9 +7,9 @@ https://arxiv.org/abs/2104.00032). Chance is one divided by the number of cells.
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Real
 
-from jaxcam._src.arithmetic import accumulated, quotient
+from jaxcam._src.arithmetic import as_floats, quotient
 
 
 def draw_grids(
@@ -53,7 +53,7 @@ def mosaic(images: Float[Array | np.ndarray, "cells H W C"]) -> Float[Array, "hi
     return rows.swapaxes(1, 2).reshape(side * height, side * width, channels)
 
 
-def cell_shares(cam: Float[Array | np.ndarray, "h w"], *, side: int = 2) -> Float[Array, " cells"]:
+def cell_shares(cam: Real[Array | np.ndarray, "h w"], *, side: int = 2) -> Float[Array, " cells"]:
     """The share of the positive map in each cell, row by row; the same for all where it is flat 0.
 
     Args:
@@ -72,6 +72,6 @@ def cell_shares(cam: Float[Array | np.ndarray, "h w"], *, side: int = 2) -> Floa
             f"a map of {height} x {width} has no cells of a grid of {side} x {side}; give a layer "
             "whose sides are multiples, or resize the map"
         )
-    values = jnp.maximum(accumulated(jnp.asarray(cam)), 0)
+    values = jnp.maximum(as_floats(cam), 0)
     cells = values.reshape(side, height // side, side, width // side).sum((1, 3)).reshape(-1)
     return jnp.where(cells.any(), quotient(cells, cells.sum()), 1 / side**2)

@@ -2,15 +2,15 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Real
 
-from jaxcam._src.arithmetic import accumulated, quotient
+from jaxcam._src.arithmetic import as_floats, quotient
 from jaxcam._src.metrics.removal import ranks
 from jaxcam._src.metrics.trial import Trial
 
 
 def energy_inside(
-    heatmap: Float[Array | np.ndarray, "*spatial"], inside: Bool[Array | np.ndarray, "*spatial"]
+    heatmap: Real[Array | np.ndarray, "*spatial"], inside: Bool[Array | np.ndarray, "..."]
 ) -> Float[Array, ""]:
     """The share of the heatmap's sum that lies inside a region: the energy pointing game.
 
@@ -24,10 +24,18 @@ def energy_inside(
     Returns:
       A number in [0, 1]; 0 for a heatmap of zeros.
 
+    Raises:
+      ValueError: the region is of another size.
+
     >>> float(jaxcam.energy_inside(jnp.array([[3.0, 1.0]]), jnp.array([[True, False]])))
     0.75
     """
-    heatmap = accumulated(jnp.asarray(heatmap))
+    if jnp.shape(inside) != jnp.shape(heatmap):
+        raise ValueError(
+            f"a region of the shape {jnp.shape(inside)} of a heatmap {jnp.shape(heatmap)}; wanted "
+            "one for each position"
+        )
+    heatmap = as_floats(heatmap)
     return quotient(jnp.where(inside, heatmap, 0).sum(), heatmap.sum())
 
 

@@ -72,24 +72,29 @@ def evaluated(
     batches: Sequence[int],
     folder: Path,
     threads: int,
+    settings: Sequence[Setting],
     methods: Sequence[str],
     layout: store.Layout,
 ) -> Iterator[int]:
     """Judges batches by such a step, writes each, and yields how many images it had.
 
-    `methods` are the names in the order of the rows, which is lost in a compiled function.
+    The rows of an image have the order of the settings, and of the names of methods; that of a
+    dictionary is lost in a compiled function.
     """
     for done in finished(job, batches, threads):
         images = range(len(done.names))
-        rows = [row for index in images for row in _rows(job, done, index, methods)]
+        rows = [row for index in images for row in _rows(job, done, index, settings, methods)]
         columns = {name: [row.get(name) for row in rows] for name in layout.columns}
         store.write_index(folder, done.batch, columns, layout)
         yield len(done.names)
 
 
-def _rows(job: Job, done: Finished, index: int, methods: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _rows(
+    job: Job, done: Finished, index: int, settings: Sequence[Setting], methods: Sequence[str]
+) -> Iterator[dict[str, Any]]:
     """The rows of one image: for each setting and method its numbers, or what is wrong."""
-    for (layer, score), evaluation in done.found.items():
+    for setting in settings:
+        (layer, score), evaluation = setting, done.found[setting]
         own = jax.tree.map(lambda x: x[index], evaluation)
         for method in methods:
             row = {"image": done.names[index], "layer": layer, "score": score, "method": method}

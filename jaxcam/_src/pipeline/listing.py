@@ -44,8 +44,16 @@ class Listing(NamedTuple):
         return hashlib.sha256(content).hexdigest()[:16]
 
 
-def read(path: Path, class_names: Sequence[str], *, with_objects: bool = False) -> Listing:
+def read(
+    path: Path,
+    class_names: Sequence[str],
+    *,
+    with_objects: bool = False,
+    without: Path | None = None,
+) -> Listing:
     """Lists a folder, with what is inside its folders but not behind links; or reads a list.
+
+    What is in the folder `without`, to which a run writes, is no image of it.
 
     A list that ends in `.csv` has a heading with a column `image` and, if wanted, `target`, the
     name or the index of a class; with objects also `xmin`, `ymin`, `xmax`, `ymax`, or `mask`. Other
@@ -56,7 +64,7 @@ def read(path: Path, class_names: Sequence[str], *, with_objects: bool = False) 
         these or there twice, a row of another length, or no such class.
     """
     if path.is_dir():
-        listing = Listing(path, sorted(_inside(path)), None)
+        listing = Listing(path, sorted(_inside(path, without)), None)
     elif not path.is_file():
         raise UsageError(f"there is no folder and no list {path}")
     elif path.suffix.lower() == ".csv":
@@ -72,9 +80,11 @@ def read(path: Path, class_names: Sequence[str], *, with_objects: bool = False) 
     return listing
 
 
-def _inside(folder: Path) -> Iterator[str]:
-    suffixes = image_suffixes()
+def _inside(folder: Path, without: Path | None) -> Iterator[str]:
+    suffixes, left_out = image_suffixes(), without and without.resolve()
     for at, _, files in os.walk(folder, onerror=_refuse):
+        if left_out and Path(at).resolve().is_relative_to(left_out):
+            continue
         inner = Path(at).relative_to(folder)
         yield from ((inner / f).as_posix() for f in files if Path(f).suffix.lower() in suffixes)
 
@@ -199,4 +209,4 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")  # Excel writes a mark in front
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read as a list of images: {error}") from error
+        raise UsageError(f"{path} cannot be read: {error}") from error

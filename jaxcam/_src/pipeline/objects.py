@@ -9,6 +9,7 @@ import numpy as np
 from jaxcam._src.base import Model
 from jaxcam._src.files import UsageError, as_the_model_takes_it, one_line, open_image
 
+_DARK = 127  # of 255: no part of an object
 Box: TypeAlias = tuple[float, float, float, float]
 
 
@@ -86,4 +87,10 @@ def _mask(path: Path, picture: Any) -> np.ndarray:
             f"the mask {path} has {wide} x {high} pixels, and the picture {picture.width} x "
             f"{picture.height}; give one of the same size"
         )
-    return np.asarray(mask).max(-1) > 127
+    bright = np.asarray(mask).max(-1)
+    if bright.max() <= _DARK:
+        raise UsageError(
+            f"the mask {path} is nowhere brighter than {bright.max()} of 255; wanted white on the "
+            "object and black elsewhere"
+        )
+    return bright > _DARK
