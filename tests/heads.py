@@ -304,6 +304,23 @@ def uneven_mean(a):
     return (a * weights(a, *a.shape[:2], 1)).mean((0, 1))
 
 
+@jax.custom_jvp
+def quantised(a, step):
+    """A learned quantiser, whose rule is no gradient: its second derivatives are not symmetric."""
+    return jnp.round(a / step) * step
+
+
+@quantised.defjvp
+def _(primals, tangents):
+    (a, step), (of_a, of_step) = primals, tangents
+    return quantised(a, step), of_a + (jnp.round(a / step) - a / step) * of_step
+
+
+def printed(a):
+    jax.debug.callback(lambda mean: None, a.mean())
+    return a.sum()
+
+
 def instance_norm(a):
     centred = a - a.mean((0, 1), keepdims=True)
     return centred * lax.rsqrt((centred**2).mean((0, 1), keepdims=True) + 1e-3)
@@ -546,6 +563,20 @@ HEADS = {
     "gate by a product with ones": Head(
         lambda a: logit(gap(jax.nn.silu(a * jnp.tanh(summed_by_a_product(a))))), FED_BACK
     ),
+    "quantised pool": Head(
+        lambda a: log_probability(quantised(z := dense(gap(jnp.tanh(a)), 3), abs(z).mean() / 4)),
+        STILL,
+    ),
+    "quantised by a pool": Head(
+        lambda a: log_probability(gap(jnp.tanh(quantised(a, abs(a).mean() / 2)))), ALL
+    ),
+    "maximum of what is masked": Head(
+        lambda a: log_probability(gap(max_pool(jnp.log(jax.nn.relu(abs(a) - 0.3))))),
+        "local, then pooled, 1 colour: 3 directions instead of 72",
+        (4, 6, 3),
+    ),
+    "print": Head(printed, LINEAR),
+    "nothing": Head(lambda a: jnp.tanh(a[0][:, None] * weights(a, 1, 0, 3)).sum(), LINEAR),
     "gate of a gate": Head(
         lambda a: log_probability(gap(gated_alone(gated_alone(jnp.tanh(a))))),
         "local but for pools fed back, then pooled, 1 colour: 45 directions instead of 60",

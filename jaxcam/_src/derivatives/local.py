@@ -28,7 +28,7 @@ def local(
         jets, owners = jets_along(index)
         return [
             sum(
-                einsum("rc,rp,ck->pk", case.fields[v].matrix(slope * d), *owner)
+                einsum("rc,rp,ck->pk", case.fields[v].matrix(_weighed(d, slope)), *owner)
                 for v, slope, d, owner in zip(fields, slopes, jet, owners, strict=True)
             )
             for jet in jets[1:]
@@ -111,7 +111,11 @@ def pooling(program: Program, case: LocalPooled) -> Callable[[Any, Any], Array]:
 
     def pooled(values, rows):
         terms = [
-            _entered(einsum("rc,rp->pc", grid.matrix(slope * d), seen), case.numbers[v], waist.size)
+            _entered(
+                einsum("rc,rp->pc", grid.matrix(_weighed(d, slope)), seen),
+                case.numbers[v],
+                waist.size,
+            )
             for (v, grid), slope, d, seen in zip(
                 case.fields.items(), slopes, values, rows, strict=True
             )
@@ -170,6 +174,11 @@ def _jets(program: Program, case: Local | LocalPooled, x: Array) -> Callable[[Ar
         return directional(to_fields, x, direction), owners
 
     return jets_along
+
+
+def _weighed(derivative: Array, slope: Array) -> Array:
+    """A field's derivative times its weight; 0 where that is, be the derivative NaN."""
+    return jnp.where(slope == 0, 0, slope * derivative)
 
 
 def _entered(values: Array, numbers: np.ndarray, size: int) -> Array:

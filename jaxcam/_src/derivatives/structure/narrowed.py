@@ -13,7 +13,7 @@ import jax.core
 from jaxcam._src.cut.partition import live
 from jaxcam._src.cut.programs import alone, apart, is_permuting, is_variable, param
 from jaxcam._src.derivatives.structure import relations
-from jaxcam._src.derivatives.structure.rules import ELEMENTWISE, SMOOTH, WITHOUT_DERIVATIVE
+from jaxcam._src.derivatives.structure.rules import POINTWISE
 
 Box: TypeAlias = tuple[
     tuple[int, int], ...
@@ -182,12 +182,7 @@ def _slice(eqn: Any, box: Box) -> list[Box] | None:
 
 
 _RULES: dict[str, Callable[[Any, Box], list[Any] | None]] = {
-    **dict.fromkeys(
-        (ELEMENTWISE | SMOOTH | WITHOUT_DERIVATIVE | {"mul", "div", "integer_pow", "select_n"})
-        - {"argmax", "argmin", "reduce_and", "reduce_or", "reduce_xor", "iota"},
-        _elementwise,
-    ),
-    **dict.fromkeys(("neg", "abs", "copy", "convert_element_type"), _elementwise),
+    **dict.fromkeys(POINTWISE, _elementwise),
     **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min"), _reduce),
     "transpose": _transpose,
     "squeeze": _squeeze,

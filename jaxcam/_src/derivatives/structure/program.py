@@ -166,7 +166,11 @@ def _understood(
         values,
         {v: seen for v, seen in positions.items() if v in moving},
         {v: seen for v, seen in channels.items() if v in moving},
-        sum(1 << i for i, step in enumerate(steps) if all(s.smooth for s in step)),
+        sum(
+            1 << i
+            for i, (step, eqn) in enumerate(zip(steps, jaxpr.eqns, strict=True))
+            if all(s.smooth for s in step) and moving.intersection(eqn.outvars)
+        ),
         Outcome([]).after(*by_position),
     )
 

@@ -215,6 +215,10 @@ WITHOUT_DERIVATIVE = frozenset(
     "stop_gradient sign floor ceil round eq ne lt le gt ge eq_to lt_to le_to and or xor not "
     "is_finite argmax argmin reduce_and reduce_or reduce_xor iota".split()
 )
+POINTWISE = (
+    (ELEMENTWISE | SMOOTH | WITHOUT_DERIVATIVE)
+    - {"argmax", "argmin", "reduce_and", "reduce_or", "reduce_xor", "iota"}
+) | frozenset("mul div integer_pow select_n neg abs copy convert_element_type".split())
 _SEVERAL: dict[str, Callable[[Any, Relations], Outcome]] = {
     "mul": _product,
     "div": _product,

@@ -1,7 +1,7 @@
 """Following relations through a program, and through the programs inside its equations."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -49,7 +49,8 @@ def trace(
         step = _step(eqn, [found.get(v) if is_variable(v) else None for v in eqn.invars], within)
         steps.append(step)
         for v, r in zip(eqn.outvars, step.relations, strict=True):
-            if r is not None and r.any() and jnp.issubdtype(v.aval.dtype, jnp.inexact):
+            carries = jnp.issubdtype(v.aval.dtype, jnp.inexact) and v.aval.size
+            if r is not None and r.any() and carries:
                 found[v] = r
     return found, steps
 
@@ -128,6 +129,36 @@ def _custom_jvp(eqn: Any, inputs: Relations, within: Within) -> Outcome:
         if not all(map(_is_within, found.relations, known)):
             return rules.opaque(eqn, inputs)
     return found
+
+
+def is_symmetric(eqn: Any, moving: Sequence[Any]) -> bool:
+    """Whether mixed derivatives of an equation are proved not to depend on their order.
+
+    Those of a custom rule may, unless both function and rule take each number of one operand alone.
+    """
+    if eqn.primitive.name != "custom_jvp_call":
+        inside = (inner for program in programs_in(eqn) for inner in program.eqns)
+        return all(i.primitive.name != "custom_jvp_call" and is_symmetric(i, ()) for i in inside)
+    if len({*moving}) != 1:
+        return False
+    (operand, *_), variables = moving, alone(eqn).invars
+    rule, fixed = _rule_of(eqn, [variables.index(operand)])
+    function, constants = opened(param(eqn, "call_jaxpr"), CALLS)
+    own = [function.invars[len(constants) + i] for i, v in enumerate(eqn.invars) if v is operand]
+    given = [rule.invars[fixed + variables.index(operand)], rule.invars[-1]]
+    calls = {*map(id, _calls_of(_identity(eqn), rule))}
+    return _takes_each_number(function, own) and _takes_each_number(rule, given, calls)
+
+
+def _takes_each_number(jaxpr: Any, arguments: Sequence[Any], but_for: Collection[int] = ()) -> bool:
+    """Whether a program makes each number of its results of one number of these arguments."""
+    seeing = {*arguments}
+    for eqn in jaxpr.eqns:
+        if seeing.intersection(filter(is_variable, eqn.invars)):
+            if eqn.primitive.name not in rules.POINTWISE and id(eqn) not in but_for:
+                return False
+            seeing.update(eqn.outvars)
+    return len({v.aval.shape for v in seeing}) == 1
 
 
 def _rule_of(eqn: Any, moving: Sequence[int]) -> tuple[Any, int]:
