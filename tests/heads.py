@@ -593,7 +593,7 @@ HEADS = {
         "local but for pools fed back, then pooled, 1 colour: 48 directions instead of 80",
         (4, 5, 4),
     ),
-    "response norm": Head(lambda a: log_probability(gap(jax.nn.gelu(response_norm(a)))), FED_BACK),
+    "response norm": Head(lambda a: log_probability(gap(jnp.sin(response_norm(a)))), FED_BACK),
     "self-attention": Head(attention, ALL),
     "class token": Head(lambda a: log_probability(transformer(a)), STILL),
     "class token, registers": Head(lambda a: logit(transformer(a, registers=2)), STILL),

@@ -121,6 +121,14 @@ STEPS = {
     "crop": lambda x: x[:, 2:, 1:],
     "flips there and back": lambda x: jnp.sin(x[:, ::-1])[:, ::-1],
     "padding": lambda x: jnp.pad(x, [(0, 0), (1, 1), (2, 2), (0, 0)]),
+    "reflected border": lambda x: jnp.pad(x, [(0, 0), (2, 2), (1, 1), (0, 0)], mode="reflect"),
+    "doubled border": lambda x: jnp.pad(x, [(0, 0), (0, 1), (2, 2), (0, 0)], mode="symmetric"),
+    "round border": lambda x: jnp.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], mode="wrap"),
+    "border by hand": lambda x: jnp.zeros((1, 8, 10, 7)).at[:, 1:-1, 1:-1].set(x),
+    "written": lambda x: x.at[:, 0].set(0.0),
+    "spectrum and back": lambda x: jnp.fft.irfft2(jnp.fft.rfft2(x, axes=(1, 2)), axes=(1, 2)),
+    "stack": lambda x: jnp.stack([x, 2 * x], 1)[:, 1],
+    "unstack": lambda x: sum(jnp.unstack(jnp.stack([x, 2 * x], 3), axis=3)),
     "mapped": jax.vmap(jax.vmap(lambda row: row / (1 + abs(row).max(-1, keepdims=True)))),
     "recurrence": _row_by_row,
     "patches": lambda x: (
@@ -192,6 +200,16 @@ def test_channels_last_that_nothing_proves_are_not_taken_for_first():
 
     apply_fn = jaxcam.from_function(function, channels="first")
     with pytest.raises(ValueError, match=r"\[8, 3, 12\] .*channels last that was taken for chann"):
+        jaxcam.explainer(apply_fn, "layer")(WEIGHTS, WIDE, 1)
+
+
+def test_columns_before_rows_that_nothing_proves_are_refused():
+    def function(variables, images):
+        x = jnp.take(images.ravel(), jnp.arange(images.size)).reshape(1, 8, 12, 3)
+        return jaxcam.tag(x, "layer").mean((1, 2)) @ variables["dense"][:3]
+
+    apply_fn = jaxcam.from_function(function)
+    with pytest.raises(ValueError, match=r"\[8, 12, 3\] .*looks like columns before rows"):
         jaxcam.explainer(apply_fn, "layer")(WEIGHTS, WIDE, 1)
 
 

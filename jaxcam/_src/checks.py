@@ -144,6 +144,11 @@ def check_order(activations: Array, image: Array, layer: str | SplitFn) -> None:
             f"{came} channels last that was taken for channels first; give apply_fn images with "
             'channels last, turned around inside, and leave out channels="first"'
         )
+    if in_proportion(shape[-2::-1], size):
+        raise ValueError(
+            f"{came} columns before rows; wanted positions in the order of the image: name it with "
+            "jaxcam.tag(x.swapaxes(0, 1), name).swapaxes(0, 1)"
+        )
 
 
 def in_proportion(shape: tuple[int, ...], size: tuple[int, ...]) -> bool:

@@ -151,6 +151,7 @@ def _groups(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[
 def _concatenate(eqn: Any, inputs: list[Axes]) -> Axes:
     joined = param(eqn, "dimension")
     axes = [*_alike(eqn, inputs)]
+    axes[joined] = _of_the_longest(eqn, [a[joined] for a in inputs])
     axis, is_all = axes[joined], all(a[joined] is not None for a in inputs)
     if isinstance(axis, int) and not is_all:
         axes[joined] = Beside(axis)
@@ -158,6 +159,36 @@ def _concatenate(eqn: Any, inputs: list[Axes]) -> Axes:
         is_last = [a[joined] is None for a in inputs] == [True] * (len(inputs) - 1) + [False]
         axes[joined] = Beside(axis) if is_last else None
     return tuple(axes)
+
+
+def _of_the_longest(eqn: Any, axes: list[Axis]) -> Axis:
+    """The axis that parts one behind the other make: of a reflected border that of the inside."""
+    sizes = [v.aval.shape[param(eqn, "dimension")] for v in eqn.invars]
+    longest = agreed([axis for axis, size in zip(axes, sizes, strict=True) if size == max(sizes)])
+    known = {axis for axis in axes if axis is not None}
+    same = known <= {longest, _turned(longest)}
+    return longest if same and longest is not None else agreed(axes)
+
+
+def _stack(eqn: Any, inputs: list[Axes]) -> Axes:
+    each = tuple(map(agreed, zip(*inputs, strict=True)))
+    return (*each[: param(eqn, "axis")], None, *each[param(eqn, "axis") :])
+
+
+def _unstack(eqn: Any, inputs: list[Axes]) -> Axes:
+    return tuple(axis for n, axis in enumerate(inputs[0]) if n != param(eqn, "axis"))
+
+
+def _tile(eqn: Any, inputs: list[Axes]) -> Axes:
+    reps = param(eqn, "reps")
+    return tuple(axis if n == 1 else None for axis, n in zip(inputs[0], reps, strict=True))
+
+
+def _scatter(eqn: Any, inputs: list[Axes]) -> Axes:
+    """Numbers written into an array: of whole windows, such as an inside into its border, both."""
+    into, _, written = inputs
+    is_whole = len(into) == len(param(eqn, "dimension_numbers").update_window_dims) == len(written)
+    return tuple(map(agreed, zip(into, written, strict=True))) if is_whole else into
 
 
 def _reduce(eqn: Any, inputs: list[Axes]) -> Axes:
@@ -217,6 +248,10 @@ _RULES: dict[str, _Rule] = _MOVES | {
     "dot_general": _product,
     "gather": _gather,
     "rev": _reversed,
+    "stack": _stack,
+    "tile": _tile,
+    "unstack": _unstack,
+    **dict.fromkeys(("scatter", "scatter-add", "scatter_add", "scatter-mul"), _scatter),
     **dict.fromkeys(("dynamic_slice", "slice", "split"), _slice),
     **dict.fromkeys(
         "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum".split(),
@@ -224,10 +259,10 @@ _RULES: dict[str, _Rule] = _MOVES | {
     ),
 }
 _ALIKE = frozenset(
-    "abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp cos cosh "
-    "cumlogsumexp cummax cummin cumprod cumsum digamma div dynamic_update_slice eq "
-    "erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma log log1p "
-    "logistic lt max min mul ne neg nextafter not or pad polynomial pow reduce_precision "
-    "rem round rsqrt select_and_gather_add select_n sign sin sinh sqrt square "
+    "abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp complex conj cos "
+    "cosh cumlogsumexp cummax cummin cumprod cumsum digamma div dynamic_update_slice eq "
+    "erf erf_inv erfc exp exp2 expm1 fft floor ge gt imag integer_pow is_finite le lgamma log "
+    "log1p logistic lt max min mul ne neg nextafter not or pad polynomial pow real "
+    "reduce_precision rem round rsqrt select_and_gather_add select_n sign sin sinh sqrt square "
     "stop_gradient sub tan tanh xor".split()
 )

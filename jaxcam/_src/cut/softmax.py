@@ -80,9 +80,10 @@ def _sum_behind(v: Any, makers: dict[Any, Any]) -> tuple[Any, list[int]]:
 
 
 def maker(v: Any, makers: dict[Any, Any]) -> Any:
-    """The equation that a value comes from, by another precision alone; None for a number."""
+    """The equation that a value comes from, by a cast or a name alone; None for a number."""
     while is_variable(v) and v in makers:
-        if makers[v].primitive.name != "convert_element_type" or not is_floating(v):
+        kind = makers[v].primitive.name
+        if kind != "jaxcam_tag" and (kind != "convert_element_type" or not is_floating(v)):
             return makers[v]
         (v,) = makers[v].invars
     return None
