@@ -745,3 +745,39 @@ def test_a_missing_key_and_an_unknown_layer_are_named():
     apply_fn, variables = jaxcam.from_equinox(NET)
     with pytest.raises(ValueError, match=r"Did you mean 'listed/1'"):
         jaxcam.split(apply_fn, "listed.1")(variables, IMAGE)
+
+
+class _OfBatches(eqx.Module):
+    net: Any
+
+    def __call__(self, x):
+        return jax.vmap(self.net)(x)
+
+
+class _Mapped(eqx.Module):
+    """Which maps its layers over the batch one by one."""
+
+    conv: Any
+    dense: Any
+
+    def __call__(self, x):
+        return jax.vmap(self.dense)(jnp.tanh(jax.vmap(self.conv)(x)).mean((2, 3)))
+
+
+class _Single(_Mapped):
+    def __call__(self, x):
+        return self.dense(jnp.tanh(self.conv(x)).mean((1, 2)))
+
+
+@pytest.mark.parametrize("kind", [_OfBatches, _Mapped])
+def test_a_module_may_take_a_batch(kind):
+    parts = eqx.nn.Conv2d(2, 5, 3, key=KEY), eqx.nn.Linear(5, 3, key=KEY)
+    single = _Single(*parts)
+    model, layer = (
+        (_OfBatches(single), "net/conv") if kind is _OfBatches else (kind(*parts), "conv")
+    )
+    maps = []
+    for module, name, batch in ((single, "conv", False), (model, layer, True)):
+        apply_fn, variables = jaxcam.from_equinox(module, batch=batch)
+        maps.append(jaxcam.explainer(apply_fn, name, jaxcam.layer_cam)(variables, IMAGE, 1))
+    chex.assert_trees_all_close(*maps, rtol=1e-5, atol=1e-6)

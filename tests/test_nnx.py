@@ -549,3 +549,34 @@ def test_the_states_of_a_split_by_kind_are_taken_as_a_tuple():
     check_law(apply_fn, (params, rest), image, "layers/0", model.layers[0](image))
     with pytest.raises(ValueError, match=r"the module itself; wanted the state"):
         apply_fn(model, image)
+
+
+class _Linen(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(3)(jnp.tanh(nn.Conv(2, (3, 3), name="conv")(x)).mean((1, 2)))
+
+
+class _WithLinen(nnx.Module):
+    """One of NNX, whose parts are of linen."""
+
+    def __init__(self, rngs):
+        self.stem = nnx.Conv(2, 2, (3, 3), rngs=rngs)
+        self.body = nnx.bridge.ToNNX(_Linen(), rngs=rngs)
+
+    def __call__(self, x):
+        return self.body(self.stem(x))
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_layers_of_linen_modules_follow_the_path_to_them(inside):
+    rngs = nnx.Rngs(0)
+    model = _WithLinen(rngs) if inside else nnx.bridge.ToNNX(_Linen(), rngs=rngs)
+    nnx.bridge.lazy_init(model, BATCH)
+    graphdef, variables = nnx.split(model)
+    path = "body/" if inside else ""
+    assert {f"{path}conv", f"{path}Dense_0"} <= {*listed(graphdef, variables)}
+    apply_fn = jaxcam.from_nnx(graphdef)
+    activations, head = jaxcam.split(apply_fn, f"{path}conv")(variables, IMAGE)
+    assert activations.shape == IMAGE.shape
+    chex.assert_trees_all_close(head(activations), model(BATCH)[0], rtol=1e-5)

@@ -23,6 +23,7 @@ def from_equinox(
     *,
     method: Callable[..., Any] | str | None = None,
     training: bool = False,
+    batch: bool = False,
     channels: str = "first",
     inputs_fn: Callable[..., Any] | None = None,
     output_fn: Callable[[Any], Any] | None = None,
@@ -48,6 +49,7 @@ def from_equinox(
         takes it by the name `state`, else after its inputs, and may return it beside the logits.
       method: what to call instead of `__call__`: its name, or the unbound function.
       training: whether layers keep the mode they are in, such as dropout for Monte Carlo.
+      batch: whether the module takes and returns a batch, which is one image here.
       channels: "first" where the module takes `[C, *spatial]`, as in `jaxcam.from_function`,
         "last" where it takes `[*spatial, C]`; layers are seen with channels last in both.
       inputs_fn: what the module takes beside an image, as in `jaxcam.from_function`.
@@ -90,7 +92,7 @@ def from_equinox(
         return _without_state(call(module, *arguments, **keywords))
 
     apply_fn = from_function(
-        run, batch=False, channels=channels, inputs_fn=inputs_fn, output_fn=output_fn
+        run, batch=batch, channels=channels, inputs_fn=inputs_fn, output_fn=output_fn
     )
     return apply_fn, variables
 

@@ -67,7 +67,7 @@ def from_linen(
         call = method if callable(method) else getattr(type(module), method or "__call__")
         keywords = {name: x for name, x in apply_kwargs.items() if name not in of_apply}
         check_call(call, (module, *inputs), keywords, "from_linen")
-        with nn.intercept_methods(interceptor(_name)), _in_one_line(variables):
+        with nn.intercept_methods(interceptor(name_of_linen)), _in_one_line(variables):
             return module.apply(variables, *inputs, method=method, rngs=rngs, **apply_kwargs)
 
     return from_function(run, channels=channels, inputs_fn=inputs_fn, output_fn=output_fn)
@@ -108,7 +108,7 @@ def _first_sentence(error: Exception) -> str:
     return str(error).partition(". ")[0].partition(" (http")[0].rstrip(".")
 
 
-def _name(module: Any, method: str) -> str | None:
+def name_of_linen(module: Any, method: str) -> str | None:
     """The layer's name. None for the model itself, its helpers and a lifted transform's lambda."""
     import flax.linen as nn
 

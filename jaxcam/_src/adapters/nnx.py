@@ -1,5 +1,6 @@
 """Flax NNX modules as apply functions."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from jaxtyping import PyTree
 
 from jaxcam._src.adapters.functions import check_call, from_function
+from jaxcam._src.adapters.interceptor import interceptor
+from jaxcam._src.adapters.linen import name_of_linen
 from jaxcam._src.base import ApplyFn
 from jaxcam._src.cut import maker_of, tag
 from jaxcam._src.extras import extra
@@ -29,6 +32,7 @@ def from_nnx(
 
     Layers are named by path, "blocks/0/conv1"; a module that is shared has a name per path. The
     module sees a batch of one image. Put it in evaluation with `model.eval()` before the split.
+    Layers of a linen module inside, of `nnx.bridge.ToNNX`, follow the path to that.
 
     Args:
       graphdef: the first thing that `nnx.split(model)` returns.
@@ -81,7 +85,8 @@ def from_nnx(
             layer.__class__ = _tagging_class(type(layer), names, training)
         call = method if callable(method) else getattr(type(model), method or "__call__")
         check_call(call, (model, *inputs), call_kwargs, "from_nnx")
-        return call(model, *inputs, **call_kwargs)
+        with _linen_inside(model):
+            return call(model, *inputs, **call_kwargs)
 
     return from_function(run, channels=channels, inputs_fn=inputs_fn, output_fn=output_fn)
 
@@ -126,11 +131,26 @@ def _tagging_class(cls: type, names: tuple[str, ...], training: bool) -> type:
     def call(self, *args, **kwargs):
         if not training:
             _check_evaluates(self, kwargs, names[0])
-        output = cls.__call__(self, *args, **kwargs)
+        with _linen_inside(self, f"{names[0]}/"):
+            output = cls.__call__(self, *args, **kwargs)
         return functools.reduce(tag, names, output)
 
     body = {"__call__": call, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
     return type(cls)(cls.__name__, (cls,), body)
+
+
+def _linen_inside(layer: Any, path: str = "") -> contextlib.AbstractContextManager:
+    """Names the layers of a linen module that is wrapped as one of NNX."""
+    from flax import linen, nnx
+
+    if not isinstance(layer, nnx.bridge.ToNNX):
+        return contextlib.nullcontext()
+
+    def name(module: Any, method: str) -> str | None:
+        found = name_of_linen(module, method)
+        return found and path + found
+
+    return linen.intercept_methods(interceptor(name))
 
 
 def _check_evaluates(layer: Any, kwargs: dict, name: str) -> None:
