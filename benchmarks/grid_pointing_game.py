@@ -117,8 +117,8 @@ def _row(name: str, shares: np.ndarray) -> dict:
     return {
         "method": name,
         "score": SCORES.get(name, jaxcam.logit).__name__,
-        "share": shares.mean(),
-        "standard_error": shares.mean(axis=1).std(ddof=1) / len(shares) ** 0.5,
+        "share": float(shares.mean()),
+        "standard_error": float(shares.mean(axis=1).std(ddof=1)) / len(shares) ** 0.5,
         "maps": shares.size,
         **KNOBS.get(name, {}),
     }

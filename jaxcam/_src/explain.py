@@ -123,7 +123,7 @@ def listed(layer: str | SplitFn | Sequence[str | SplitFn]) -> list[str | SplitFn
     if isinstance(layer, str) or not isinstance(layer, Sequence):
         return [layer]
     if not layer:
-        raise ValueError("got an empty sequence of layers; name one at least")
+        raise ValueError("layer is an empty sequence of layers; name one at least")
     return [*layer]
 
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array
 
-from jaxcam._src.cut.axis_rules import Axes, moved
+from jaxcam._src.cut.axis_reshapes import Axes
+from jaxcam._src.cut.axis_rules import moved
 from jaxcam._src.cut.find import is_layer
 from jaxcam._src.cut.opened import opened
 from jaxcam._src.cut.programs import CALLS, is_variable, param, scan_of

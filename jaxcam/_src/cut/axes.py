@@ -10,7 +10,8 @@ from typing import Any
 
 from jax.extend import core as jex
 
-from jaxcam._src.cut.axis_rules import Axes, Beside, agreed, axes_of_result, unknown
+from jaxcam._src.cut.axis_reshapes import Axes, Beside
+from jaxcam._src.cut.axis_rules import agreed, axes_of_result, unknown
 from jaxcam._src.cut.programs import (
     CALLS,
     body_of,

@@ -1,26 +1,12 @@
 """What each equation makes of the axes of its operands: which known one each axis is."""
 
-import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from jaxcam._src.cut.programs import is_permuting, param
-from jaxcam._src.cut.tag import Joined
+from jaxcam._src.cut.axis_reshapes import Axes, Axis, Beside, reshaped
+from jaxcam._src.cut.programs import param
 
-
-@dataclasses.dataclass(frozen=True)
-class Beside:
-    """An axis that holds the known one and others beside it, such as a class token."""
-
-    axis: int | Joined
-
-
-# Which known one an axis is, `~n` where that runs backwards; several where they are joined; None
-# where it is another, or lost.
-Axis: TypeAlias = int | Beside | Joined | None
-Axes: TypeAlias = tuple[Axis, ...]
-_Part: TypeAlias = tuple[Axis, int]  # of an axis, and its size
 _Rule: TypeAlias = Callable[[Any, list[Axes]], Axes]
 
 
@@ -89,63 +75,6 @@ def _transpose(eqn: Any, inputs: list[Axes]) -> Axes:
 def _broadcast(eqn: Any, inputs: list[Axes]) -> Axes:
     at = dict(zip(param(eqn, "broadcast_dimensions"), inputs[0], strict=True))
     return tuple(at.get(axis) for axis in range(eqn.outvars[0].aval.ndim))
-
-
-def _reshape(eqn: Any, inputs: list[Axes]) -> Axes:
-    before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
-    axes: list[Axis] = [None] * len(after)
-    if is_permuting(eqn):
-        return tuple(axes)
-    for joined, parted in _groups(before, after):
-        parts = [part for n in joined for part in _parts(inputs[0][n], before[n])]
-        for n in parted:
-            axes[n], parts = _first(parts, after[n])
-    return tuple(axes)
-
-
-def _parts(axis: Axis, size: int) -> list[_Part]:
-    return [*axis] if isinstance(axis, tuple) else [(axis, size)]
-
-
-def _first(parts: list[_Part], size: int) -> tuple[Axis, list[_Part]]:
-    """The axis of this size that the first parts make, and the parts that are left.
-
-    One known part before others is the axis, as of numbers that are repeated; of a part that is
-    parted, the outer one.
-    """
-    taken, left = [], size
-    for place, (axis, n) in enumerate(parts, start=1):
-        taken.append((axis, n))
-        if n >= left and n % left == 0:
-            rest = [(None, n // left), *parts[place:]]
-            return _together(taken, is_parted=n != left), rest[n == left :]
-        if left % n:
-            break
-        left //= n
-    return None, []  # the numbers were neither together nor apart
-
-
-def _together(taken: list[_Part], *, is_parted: bool) -> Axis:
-    """The axis that these parts make, of the last of which there may be more."""
-    outer, _ = taken[0]
-    if sum(axis is not None for axis, _ in taken) == 1:
-        return None if is_parted and isinstance(outer, Beside) else outer
-    joined = tuple((axis, n) for axis, n in taken if isinstance(axis, int))
-    return joined if len(joined) == len(taken) else None
-
-
-def _groups(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
-    """The axes longer than 1 of two shapes, in the smallest groups that hold as many numbers."""
-    if 0 in before:
-        return
-    sides = [[[axis, size] for axis, size in enumerate(s) if size > 1] for s in (before, after)]
-    while all(sides):
-        groups = [[side.pop(0)] for side in sides]
-        while (sizes := [math.prod(size for _, size in g) for g in groups])[0] != sizes[1]:
-            short = sizes.index(min(sizes))
-            groups[short].append(sides[short].pop(0))
-        one, other = ([axis for axis, _ in group] for group in groups)
-        yield one, other
 
 
 def _concatenate(eqn: Any, inputs: list[Axes]) -> Axes:
@@ -238,8 +167,8 @@ def _product(eqn: Any, inputs: list[Axes]) -> Axes:
 _SAME = dict.fromkeys("convert_element_type copy jaxcam_tag sharding_constraint".split(), _alike)
 _MOVES: dict[str, _Rule] = _SAME | {
     "broadcast_in_dim": _broadcast,
-    "reshape": _reshape,
-    "squeeze": _reshape,
+    "reshape": reshaped,
+    "squeeze": reshaped,
     "transpose": _transpose,
 }
 _RULES: dict[str, _Rule] = _MOVES | {
@@ -251,7 +180,9 @@ _RULES: dict[str, _Rule] = _MOVES | {
     "stack": _stack,
     "tile": _tile,
     "unstack": _unstack,
-    **dict.fromkeys(("scatter", "scatter-add", "scatter_add", "scatter-mul"), _scatter),
+    **dict.fromkeys(
+        "scatter scatter-add scatter-sub scatter-mul scatter-min scatter-max".split(), _scatter
+    ),
     **dict.fromkeys(("dynamic_slice", "slice", "split"), _slice),
     **dict.fromkeys(
         "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum".split(),

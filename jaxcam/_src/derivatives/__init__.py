@@ -36,6 +36,10 @@ def derivatives(
     - local but for a gate, then pooled: where a linear pool of `x` is fed back to the positions, as
       squeeze-and-excitation does, the same and one more direction for each channel.
       Attention whose query moves with such a pool counts here.
+    - local but for pools fed back, then pooled: where the pools are of local fields, as in gates
+      behind an activation function and in norms over positions, and an activation moves four of
+      their numbers at most: the derivatives along it and these, mixed. With one such gate that is
+      five directions for each channel and colour, with more pools more.
     - piecewise linear first (then a softmax, say): the Jacobian of that part, row by row, then the
       rest once for each activation.
     - dense: one direction for each number of `x`. So is a function with mutable refs, or with a

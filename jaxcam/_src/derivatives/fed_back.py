@@ -10,7 +10,14 @@ from jaxtyping import Array, Float, Int
 
 from jaxcam._src.base import Derivatives
 from jaxcam._src.derivatives.directions import mixed
-from jaxcam._src.derivatives.local import einsum, gathered, mapped_along, pooling, result_along
+from jaxcam._src.derivatives.local import (
+    einsum,
+    gathered,
+    mapped_along,
+    pooling,
+    result_along,
+    rows_seeing,
+)
 from jaxcam._src.derivatives.structure import FedBack
 from jaxcam._src.derivatives.structure.program import Program
 
@@ -21,8 +28,9 @@ def fed_back(
     """Of each activation the curve of every pool, one after the other, and the result on the last.
 
     The activations of a channel move the same few numbers of the pools that are fed back, each on
-    curves of its own. So the fields are followed for all activations of a colour at once, along
-    these and those numbers in every mixture; the chain rule joins what a curve asks for.
+    curves of its own. So the fields are followed for all activations of a colour at once, along the
+    activations and those numbers, every three of them mixed; the chain rule joins what a curve asks
+    for.
     """
     last = case.pools[-1]
     follow_fns = [_following(program, case, place, x) for place in range(len(case.pools))]
@@ -35,7 +43,7 @@ def fed_back(
         second, third = along_curves(curves[-1])
         return [second[:, None], third[:, None]]
 
-    copies = max(len(_triples(case.moving(place))) for place in range(len(case.pools)))
+    copies = max(len(_triples(case.moving_by(place))) for place in range(len(case.pools)))
     found = mapped_along(along, program, last, chunk_size, copies=copies)
     return gathered(f, x, last, found)
 
@@ -45,61 +53,72 @@ def _following(program: Program, case: FedBack, place: int, x: Array) -> Callabl
 
     A curve is its first, second and third derivative, each `[slots, *waist]`.
     """
-    pool, sources, count = case.pools[place], case.sources[place], case.moving(place)
-    gates = [case.pools[source].waist for source in sources]
-    values = [program.values[gate] for gate in gates]
-    to_fields = program.between([program.point, *gates], [*pool.fields])
-    pooled, triples = pooling(program, pool), jnp.array(_triples(count))
-    seen = [jnp.pad(grid.positions, ((0, 0), (0, 1))) for grid in pool.fields.values()]
-    everywhere = [jnp.ones((len(s), 1), bool) for s in seen]
-    ends = np.cumsum([1, *(case.moved[source].shape[1] for source in sources)])
+    pool, sources, count = case.pools[place], case.sources[place], case.moving_by(place)
+    fields_of, pooled = _fields(program, case, place, x), pooling(program, pool)
+    rows_of, everywhere = rows_seeing(pool)
 
     def follow(colour, channel, curves):
-        numbers = [jnp.asarray(case.moved[source])[channel] for source in sources]
-        moving = (pool.positions.colour == colour).reshape(x.shape[:-1])
-        direction = jnp.zeros_like(x).at[..., channel].set(moving.astype(x.dtype))
-        slots = jnp.asarray(pool.positions.members)[colour]
-        rows = [s[:, slots] for s in seen]
-
-        def fields(steps):
-            (step,), *others, _ = jnp.split(steps, ends)
-            moved = map(_stepped, values, numbers, others)
-            return to_fields(x + step * direction, *moved)
+        indices = [jnp.asarray(case.moved[source])[channel] for source in sources]
+        fields, rows = fields_of(colour, channel, indices), rows_of(colour)
 
         def derivatives(three):
             basis = jnp.eye(count, dtype=x.dtype)
             jets = mixed(fields, jnp.zeros(count, x.dtype), *basis[three])
-            is_own = three[0] == 0  # the activations are among the three
+            is_own = three[0] == 0  # the activations, of a triple in order, are the first
             return [jnp.where(is_own, pooled(jet, rows), pooled(jet, everywhere)) for jet in jets]
 
-        jets = [
-            jet[at] for jet, at in zip(jax.vmap(derivatives)(triples), _places(count), strict=True)
-        ]
-        return _chained(jets, _steps([curves[source] for source in sources], numbers, len(slots)))
+        jets = jax.vmap(derivatives)(jnp.array(_triples(count)))
+        jets = [jet[at] for jet, at in zip(jets, _places(count), strict=True)]
+        before, slots = [curves[source] for source in sources], pool.positions.members.shape[1]
+        return _chained(jets, _steps(before, indices, slots))
 
     return follow
 
 
-def _stepped(value: Array, numbers: Int[Array, " n"], steps: Float[Array, " n"]) -> Array:
+def _fields(program: Program, case: FedBack, place: int, x: Array) -> Callable[..., Callable]:
+    """Makes `(colour, channel, indices that it moves of each source) -> fields of steps [n]`.
+
+    The first step is that of the activations, the others are those of the numbers.
+    """
+    pool = case.pools[place]
+    gates = [case.pools[source].waist for source in case.sources[place]]
+    to_fields = program.between([program.point, *gates], [*pool.fields])
+    values = [program.values[gate] for gate in gates]
+    ends = np.cumsum([1, *(case.moved[source].shape[1] for source in case.sources[place])])
+
+    def fields_of(colour, channel, indices):
+        moving = (pool.positions.colour == colour).reshape(x.shape[:-1]).astype(x.dtype)
+        direction = jnp.zeros_like(x).at[..., channel].set(moving)
+
+        def fields(steps):
+            (step,), *others, _ = jnp.split(steps, ends)
+            return to_fields(x + step * direction, *map(_stepped, values, indices, others))
+
+        return fields
+
+    return fields_of
+
+
+def _stepped(value: Array, indices: Int[Array, " n"], steps: Float[Array, " n"]) -> Array:
     """A value, some of whose numbers take a step."""
     steps = steps.astype(value.dtype)
-    return value.reshape(-1).at[numbers].add(steps, mode="drop").reshape(value.shape)
+    return value.reshape(-1).at[indices].add(steps, mode="drop").reshape(value.shape)
 
 
-def _steps(curves: list, numbers: list, slots: int) -> list[Float[Array, "n slots"]]:
+def _steps(curves: list, indices: list, slots: int) -> list[Float[Array, "n slots"]]:
     """The derivatives of all that moves with the activation of a slot, itself the first."""
     dtype = np.result_type(np.float32, *(curve[0].dtype for curve in curves))
     own = [jnp.full((1, slots), order == 1, dtype) for order in (1, 2, 3)]
     taken = [
-        [_numbers(derivative, each).astype(dtype) for derivative in curve]
-        for curve, each in zip(curves, numbers, strict=True)
+        [_picked(derivative, each).astype(dtype) for derivative in curve]
+        for curve, each in zip(curves, indices, strict=True)
     ]
     return [jnp.concatenate(each) for each in zip(own, *taken, strict=True)]
 
 
-def _numbers(values: Float[Array, "slots *waist"], chosen: Int[Array, " n"]) -> Array:
+def _picked(values: Float[Array, "slots *waist"], indices: Int[Array, " n"]) -> Array:
     """Some numbers of a pool, `[n, slots]`; 0 where there is none."""
-    return values.reshape(len(values), -1).T.at[chosen].get(mode="fill", fill_value=0)
+    return values.reshape(len(values), -1).T.at[indices].get(mode="fill", fill_value=0)
 
 
 def _chained(jets: list[Array], steps: list[Float[Array, "n slots"]]) -> list[Array]:
@@ -126,12 +145,12 @@ def _chained(jets: list[Array], steps: list[Float[Array, "n slots"]]) -> list[Ar
 
 
 def _triples(n: int) -> list[tuple[int, ...]]:
-    """Three of `n`, in order."""
+    """All triples of `n` that are in order, with repetition."""
     return [*itertools.combinations_with_replacement(range(n), 3)]
 
 
 def _places(n: int) -> list[Int[np.ndarray, "..."]]:
-    """Which triple starts with one of `n`, with two, and with three, in any order."""
+    """Of one of `n`, of two, and of three, in any order, a triple that starts with them."""
     number = {triple: place for place, triple in enumerate(_triples(n))}
 
     def places(order: int) -> Int[np.ndarray, "..."]:

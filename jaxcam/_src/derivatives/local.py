@@ -66,15 +66,14 @@ def gated(
     rest, positions = case.rest, case.rest.positions
     fields_along = _fields_along(program, case, x)
     pooled, along_curves = pooling(program, rest), result_along(program, rest)
-    seen = [jnp.pad(grid.positions, ((0, 0), (0, 1))) for grid in rest.fields.values()]
-    everywhere = [jnp.ones((len(s), 1), bool) for s in seen]
+    rows_of, everywhere = rows_seeing(rest)
 
     def along(channel):
         by_gates = fields_along(channel, jnp.zeros_like(positions.colour, bool))
         of_all = [pooled(jet, everywhere) for jet in by_gates]
 
         def of_colour(colour):
-            rows = [s[:, jnp.asarray(positions.members)[colour]] for s in seen]
+            rows = rows_of(colour)
             by_both = fields_along(channel, positions.colour == colour)
             more = jax.tree.map(jnp.subtract, by_both, by_gates)
             return along_curves([a + pooled(d, rows) for a, d in zip(of_all, more, strict=True)])
@@ -102,6 +101,18 @@ def _fields_along(program: Program, case: Gated, x: Array) -> Callable[[Array, A
         return directional(lambda values: to_fields(*values), at, [direction, *gates])
 
     return fields_along
+
+
+def rows_seeing(case: LocalPooled) -> tuple[Callable[[Array], list], list[Array]]:
+    """Makes `colour -> which rows of each field see the position of each slot, [rows, slots]`.
+
+    Returns:
+      The function, and the same for one slot that all rows see.
+    """
+    seen = [jnp.pad(grid.positions, ((0, 0), (0, 1))) for grid in case.fields.values()]
+    members = jnp.asarray(case.positions.members)
+    everywhere = [jnp.ones((len(s), 1), bool) for s in seen]
+    return lambda colour: [s[:, members[colour]] for s in seen], everywhere
 
 
 def pooling(program: Program, case: LocalPooled) -> Callable[[Any, Any], Array]:
@@ -203,7 +214,7 @@ def mapped_along(
 ) -> list[Array]:
     """Goes along every direction, so many at once as hold `chunk_size` times the activations.
 
-    A direction holds so many copies of the fields' derivatives.
+    `copies` is how many sets of the fields' derivatives one direction holds.
     """
     held = 3 * copies * sum(v.aval.size for v in case.fields)
     at_once = max(1, chunk_size * program.point.aval.size // held)

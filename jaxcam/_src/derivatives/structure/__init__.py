@@ -49,8 +49,8 @@ class Structure:
 
     Attributes:
       kind: "piecewise linear", "pooled first", "local", "local, then pooled",
-        "local but for a gate, then pooled", "piecewise linear first" or "dense"; see
-        `jaxcam.derivatives`.
+        "local but for a gate, then pooled", "local but for pools fed back, then pooled",
+        "piecewise linear first" or "dense"; see `jaxcam.derivatives`.
       size: of the point, in numbers.
       directions: along which the derivatives are evaluated, beside one gradient.
       position_colours: groups of positions; those of one group share a direction.
@@ -141,15 +141,7 @@ def _describe(planned: Plan) -> Structure:
     program, case = planned.program, planned.case
     outcome = program.outcome
     size = program.point.aval.size
-    colours, then, directions = {}, None, planned.directions
-    match case:
-        case Gated(rest=rest) | FedBack(pools=[*_, rest]):
-            case = rest
-    if isinstance(case, Local | LocalPooled):
-        colours = {
-            "position_colours": case.positions.count,
-            "channel_colours": case.channels.count,
-        }
+    then, directions = None, planned.directions
     if isinstance(case, Pooled):
         then = structure(program.after(case.waist), program.values[case.waist])
         directions = then.directions
@@ -162,8 +154,19 @@ def _describe(planned: Plan) -> Structure:
         opaque=outcome.opaque,
         meeting=_meeting(program) if isinstance(case, Dense) else "",
         then=then,
-        **colours,
+        **_colours(case),
     )
+
+
+def _colours(case: Case) -> dict[str, int]:
+    match case:
+        case Gated(rest=rest) | FedBack(pools=[*_, rest]):
+            return _colours(rest)
+        case Local() | LocalPooled():
+            counts = case.positions.count, case.channels.count
+            return dict(zip(("position_colours", "channel_colours"), counts, strict=True))
+        case _:
+            return {}
 
 
 def _meeting(program: Program) -> str:

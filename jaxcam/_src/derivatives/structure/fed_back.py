@@ -24,14 +24,14 @@ class FedBack(NamedTuple):
         last leads to the result, the others are fed back.
       sources: of each pool, which of those before it its fields see.
       moved: of each pool that is fed back, its numbers, flat, that the activations of each channel
-        move, `[channels, most]`; its size where they move fewer.
+        move, `[channels, most]`; padded with its size, which no number has.
     """
 
     pools: list[LocalPooled]
     sources: list[list[int]]
     moved: list[Int[np.ndarray, "channels most"]]
 
-    def moving(self, place: int) -> int:
+    def moving_by(self, place: int) -> int:
         """By how many directions the fields of a pool move: the activations, and those numbers."""
         return 1 + sum(self.moved[source].shape[1] for source in self.sources[place])
 
@@ -39,7 +39,7 @@ class FedBack(NamedTuple):
     def directions(self) -> int:
         """Along which fields are followed; a mixture of three counts as one."""
         colours = self.pools[-1].positions.count * self.pools[-1].channels.count
-        return colours * sum(math.comb(self.moving(i) + 2, 3) for i in range(len(self.pools)))
+        return colours * sum(math.comb(self.moving_by(i) + 2, 3) for i in range(len(self.pools)))
 
 
 class _Gate(NamedTuple):
@@ -59,8 +59,10 @@ def fed_back(program: Program, sinks: Sequence[Any], below: int) -> FedBack | No
     gates, held = [], program
     while (pool := _first_pool(held)) is not None:
         gate = _gate(program, held, pool)
+        if gate is None:
+            return None
         gates.append(gate)
-        if gate is None or sum(g.moved.shape[1] for g in gates) > _MOST:
+        if sum(g.moved.shape[1] for g in gates) > _MOST:
             return None
         held = program.holding([g.waist for g in gates])
         if not held.moving([held.result]):
@@ -73,31 +75,36 @@ def fed_back(program: Program, sinks: Sequence[Any], below: int) -> FedBack | No
 
 
 def _first_pool(program: Program) -> Any:
-    """The first variable without positions of its own that is made of some with positions."""
+    """The first variable without positions of its own that is made of some with positions.
+
+    None where its equation has another result that moves: to hold one would hold the other too.
+    """
 
     def has_none(v: Any) -> bool:
         seen = program.positions[v]
         return seen.size == seen.shape[-1]
 
     for eqn in program.jaxpr.eqns:
-        if not any(map(has_none, program.moving(eqn.invars))):
-            for v in filter(has_none, program.moving(eqn.outvars)):
-                return v
+        made = program.moving(eqn.outvars)
+        if any(map(has_none, made)) and not any(map(has_none, program.moving(eqn.invars))):
+            return made[0] if len(made) == 1 else None
     return None
 
 
 def _gate(program: Program, held: Program, pool: Any) -> _Gate | None:
-    fields = laid_out(held, program.frontier(pool))
-    numbers = numbers_of(program, fields, pool) if fields else None
-    return _Gate(pool, fields, numbers, _moved(program, pool)) if fields and numbers else None
+    fields, moved = laid_out(held, program.frontier(pool)), _moved(program, pool)
+    if fields is None or moved is None:
+        return None
+    numbers = numbers_of(program, fields, pool)
+    return _Gate(pool, fields, numbers, moved) if numbers else None
 
 
-def _moved(program: Program, pool: Any) -> Int[np.ndarray, "channels most"]:
-    """The numbers of a pool that each channel of the point moves."""
+def _moved(program: Program, pool: Any) -> Int[np.ndarray, "channels most"] | None:
+    """The numbers of a pool that each channel of the point moves; None where that is too large."""
     seen = program.channels[pool]
     size, labels = pool.aval.size, seen.shape[-1]
     if size * labels > relations.LARGEST:
-        return np.zeros((labels, size), int)  # too many to follow, whichever they are
+        return None
     sees = np.broadcast_to(seen, (*pool.aval.shape, labels)).reshape(size, labels).T
     first = np.argsort(~sees, axis=1, kind="stable")[:, : sees.sum(1).max()]
     return np.where(np.take_along_axis(sees, first, axis=1), first, size)

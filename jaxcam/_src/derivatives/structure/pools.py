@@ -13,7 +13,7 @@ from jaxcam._src.derivatives.structure.walk import walk
 
 
 class LocalPooled(NamedTuple):
-    """Smooth steps that see a neighbourhood, a piecewise linear pool, then anything.
+    """Smooth steps that see a neighbourhood, then a piecewise linear pool, whatever becomes of it.
 
     Attributes:
       fields: all variables that enter the pool, as matrices.
@@ -31,7 +31,7 @@ class LocalPooled(NamedTuple):
 
 
 def grid_of(program: Program, v: Any) -> Grid | None:
-    """Lays out a variable of a program by what it sees of the point."""
+    """Lays out a variable of a program by what it sees of the point; None where it is too large."""
     return grid(v.aval.shape, program.positions[v], program.channels[v])
 
 

@@ -134,7 +134,8 @@ def _custom_jvp(eqn: Any, inputs: Relations, within: Within) -> Outcome:
 def is_symmetric(eqn: Any, moving: Sequence[Any]) -> bool:
     """Whether mixed derivatives of an equation are proved not to depend on their order.
 
-    Those of a custom rule may, unless both function and rule take each number of one operand alone.
+    Those of a custom rule may, unless function and rule take each number of one operand alone; of
+    one in a loop or a branch it is not looked into.
     """
     if eqn.primitive.name != "custom_jvp_call":
         inside = (inner for program in programs_in(eqn) for inner in program.eqns)

@@ -1,0 +1,81 @@
+"""Which known axes an array has, and which of them it has after a reshape."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+from jaxcam._src.cut.programs import is_permuting
+from jaxcam._src.cut.tag import Joined
+
+
+@dataclasses.dataclass(frozen=True)
+class Beside:
+    """An axis that holds the known one and others beside it, such as a class token."""
+
+    axis: int | Joined
+
+
+# Which known one an axis is, `~n` where that runs backwards; several where they are joined; None
+# where it is another, or lost.
+Axis: TypeAlias = int | Beside | Joined | None
+Axes: TypeAlias = tuple[Axis, ...]
+_Part: TypeAlias = tuple[Axis, int]  # of an axis, and its size
+
+
+def reshaped(eqn: Any, inputs: list[Axes]) -> Axes:
+    """The axes of the result of a reshape, or of a squeeze."""
+    before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+    axes: list[Axis] = [None] * len(after)
+    if is_permuting(eqn):
+        return tuple(axes)
+    for joined, parted in _groups(before, after):
+        parts = [part for n in joined for part in _parts(inputs[0][n], before[n])]
+        for n in parted:
+            axes[n], parts = _first(parts, after[n])
+    return tuple(axes)
+
+
+def _parts(axis: Axis, size: int) -> list[_Part]:
+    return [*axis] if isinstance(axis, tuple) else [(axis, size)]
+
+
+def _first(parts: list[_Part], size: int) -> tuple[Axis, list[_Part]]:
+    """The axis of this size that the first parts make, and the parts that are left.
+
+    One known part before others is the axis, as of numbers that are repeated; of a part that is
+    parted, the outer one.
+    """
+    taken, left = [], size
+    for place, (axis, n) in enumerate(parts, start=1):
+        taken.append((axis, n))
+        if n >= left and n % left == 0:
+            rest = [(None, n // left), *parts[place:]]
+            return _together(taken, is_parted=n != left), rest[n == left :]
+        if left % n:
+            break
+        left //= n
+    return None, []  # the numbers were neither together nor apart
+
+
+def _together(taken: list[_Part], *, is_parted: bool) -> Axis:
+    """The axis that these parts make, of the last of which there may be more."""
+    outer, _ = taken[0]
+    if sum(axis is not None for axis, _ in taken) == 1:
+        return None if is_parted and isinstance(outer, Beside) else outer
+    joined = tuple((axis, n) for axis, n in taken if isinstance(axis, int))
+    return joined if len(joined) == len(taken) else None
+
+
+def _groups(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
+    """The axes longer than 1 of two shapes, in the smallest groups that hold as many numbers."""
+    if 0 in before:
+        return
+    sides = [[[axis, size] for axis, size in enumerate(s) if size > 1] for s in (before, after)]
+    while all(sides):
+        groups = [[side.pop(0)] for side in sides]
+        while (sizes := [math.prod(size for _, size in g) for g in groups])[0] != sizes[1]:
+            short = sizes.index(min(sizes))
+            groups[short].append(sides[short].pop(0))
+        one, other = ([axis for axis, _ in group] for group in groups)
+        yield one, other
