@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.base import Derivatives
 
 
@@ -33,17 +34,20 @@ def along_curve(
 ) -> Derivatives:
     """The derivatives of `t -> f(c(t))` at 0, for a curve `c` from `x` with these derivatives.
 
-    Nothing is taken for granted of the order of differentiation: under a rule that is no gradient,
-    such as that of a quantiser, second derivatives are not symmetric.
+    With the gradient `g` and the derivatives `D` along `c1` they are, by the chain rule, `D1`,
+    `D2 + g c2` and `D3 + D(c1, c2) + 2 D(c2, c1) + g c3`, where `D(u, v)` is along `u`, then `v`:
+    under a rule that is no gradient, such as that of a quantiser, it is not symmetric.
     """
 
-    def on_curve(t):
-        return f(x + (t * (first + t * second / 2)).astype(x.dtype))
+    def along(u, v):
+        return accumulated(jax.jvp(lambda point: jax.jvp(f, (point,), (u,))[1], (x,), (v,))[1])
 
-    start = jnp.zeros((), first.dtype)
-    d1, d2, d3 = directional(on_curve, start, jnp.ones_like(start))
-    _, of_third = jax.jvp(f, (x,), (third.astype(x.dtype),))  # which reaches no other, be it NaN
-    return Derivatives(d1, d2, d3 + of_third)
+    gradient = accumulated(jax.grad(f)(x))
+    linear = [jnp.vdot(gradient, accumulated(curve)) for curve in (second, third)]
+    first, second = (curve.astype(x.dtype) for curve in (first, second))
+    d1, d2, d3 = map(accumulated, directional(f, x, first))
+    mixtures = along(first, second) + 2 * along(second, first)
+    return Derivatives(d1, d2 + linear[0], d3 + mixtures + linear[1])
 
 
 def basis(index: Array, like: Array) -> Array:
