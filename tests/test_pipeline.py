@@ -262,7 +262,7 @@ def test_two_processes_share_the_batches(canvases, tmp_path, share):
         (["--images", "EMPTY"], "there is no image in"),
         (["--images", "TABLE"], "starts with the line 'picture'; wanted the names"),
         (["--images", "CLASSES"], "classes.csv, line 2: there is no class 'eleven'"),
-        (["--images", "PICTURE"], "cannot be read as a list"),
+        (["--images", "PICTURE"], "cannot be read"),
         (["--images", "FOLDER", "--layer", "stage4"], "no layer 'stage4'"),
         (["--images", "FOLDER", "--method", "gradcam"], "mean 'grad_cam'"),
         (["--images", "FOLDER", "--batch-size", "0"], "--batch-size is 0; wanted 1 or more"),

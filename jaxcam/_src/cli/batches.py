@@ -53,7 +53,7 @@ def images_of(
     options: argparse.Namespace, model: Model, target: int | None, *, with_objects: bool = False
 ) -> Listing:
     """The images that the options name, each with the one target where one is given."""
-    if options.images.is_dir() and options.out.resolve() == options.images.resolve():
+    if options.images.is_dir() and options.out.absolute() == options.images.absolute():
         raise UsageError(f"--out {options.out} is the folder of the images; give another")
     names, out = model.class_names, options.out
     images = listing.read(options.images, names, with_objects=with_objects, without=out)

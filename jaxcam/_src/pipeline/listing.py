@@ -81,9 +81,9 @@ def read(
 
 
 def _inside(folder: Path, without: Path | None) -> Iterator[str]:
-    suffixes, left_out = image_suffixes(), without and without.resolve()
+    suffixes, left_out = image_suffixes(), without and without.absolute()
     for at, _, files in os.walk(folder, onerror=_refuse):
-        if left_out and Path(at).resolve().is_relative_to(left_out):
+        if left_out and Path(at).absolute().is_relative_to(left_out):
             continue
         inner = Path(at).relative_to(folder)
         yield from ((inner / f).as_posix() for f in files if Path(f).suffix.lower() in suffixes)
