@@ -89,11 +89,23 @@ def explainer(
     fuse_fn = fusion(layer, fuse, convention)
 
     def explain(variables: PyTree, image: Any, target: Any = None) -> Explanation:
-        taps = [tap(apply_fn, at, variables, image, target, score_fn=score_fn) for at in chosen]
+        taps = taps_of(apply_fn, chosen, variables, score_fn, image, target)
         score = score_fn(taps[0].logits, taps[0].target)
         return explanation_of(taps, method, score, convention, fuse_fn)
 
     return explain
+
+
+def taps_of(
+    apply_fn: ApplyFn,
+    layers: Sequence[str | SplitFn],
+    variables: PyTree,
+    score_fn: ScoreFn,
+    image: Any,
+    target: Any,
+) -> list[Tap]:
+    """The taps of an image, one for each layer."""
+    return [tap(apply_fn, at, variables, image, target, score_fn=score_fn) for at in layers]
 
 
 def explanation_of(

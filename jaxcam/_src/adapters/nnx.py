@@ -72,14 +72,8 @@ def from_nnx(
 
     def run(variables: PyTree, *inputs: Any) -> Any:
         nonlocal shared
-        states = variables if isinstance(variables, tuple) else (variables,)
-        if any(isinstance(state, nnx.Module) for state in states):
-            raise ValueError(
-                "variables is the module itself; wanted the state of "
-                "`graphdef, variables = nnx.split(model)`"
-            )
         # A private copy, so that the caller's module keeps its classes.
-        model = nnx.merge(graphdef, *states)
+        model = nnx.merge(graphdef, *_states(variables))
         shared = _shared(model) if shared is None else shared
         for names, layer in list(_named_layers(model, shared)):
             layer.__class__ = _tagging_class(type(layer), names, training)
@@ -89,6 +83,18 @@ def from_nnx(
             return call(model, *inputs, **call_kwargs)
 
     return from_function(run, channels=channels, inputs_fn=inputs_fn, output_fn=output_fn)
+
+
+def _states(variables: PyTree) -> tuple[Any, ...]:
+    from flax import nnx
+
+    states = variables if isinstance(variables, tuple) else (variables,)
+    if any(isinstance(state, nnx.Module) for state in states):
+        raise ValueError(
+            "variables is the module itself; wanted the state of "
+            "`graphdef, variables = nnx.split(model)`"
+        )
+    return states
 
 
 def _shared(model: Any) -> list[list[tuple]]:

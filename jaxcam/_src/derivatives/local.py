@@ -197,10 +197,11 @@ def _entered(values: Array, numbers: np.ndarray, size: int) -> Array:
     each, rest = divmod(len(numbers), size)
     if not rest and np.array_equal(numbers, np.repeat(np.arange(size), each)):
         return values.reshape(len(values), size, each).sum(-1)  # the common case: a gather is slow
-    entering = [np.flatnonzero(numbers == number) for number in range(size)]
-    columns = np.full((size, max(map(len, entering))), len(numbers))
-    for own, found in zip(columns, entering, strict=True):
-        own[: len(found)] = found
+    order = np.argsort(numbers, kind="stable")[np.count_nonzero(numbers < 0) :]
+    entering = np.bincount(numbers[order], minlength=size)
+    place = np.arange(len(order)) - np.repeat(entering.cumsum() - entering, entering)
+    columns = np.full((size, entering.max()), len(numbers))
+    columns[numbers[order], place] = order
     return values.at[:, columns].get(mode="fill", fill_value=0).sum(-1)
 
 

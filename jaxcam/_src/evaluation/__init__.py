@@ -23,7 +23,7 @@ from jaxcam._src.base import (
 from jaxcam._src.checks import check_explained_by
 from jaxcam._src.conventions.paper import paper
 from jaxcam._src.cut.frameworks import check_apply_fn
-from jaxcam._src.explain import explanation_of, fusion, listed, tap
+from jaxcam._src.explain import explanation_of, fusion, listed, taps_of
 from jaxcam._src.explanations import one_map
 from jaxcam._src.maps import is_flat, unit_range, upsample
 from jaxcam._src.metrics.trial import MetricFn, Trial
@@ -113,15 +113,13 @@ def evaluator(
         inside: ArrayLike | None = None,
         key: Key | None = None,
     ) -> Evaluation:
-        def taps_of(image: Any, target: Any) -> list[Tap]:
-            return [tap(apply_fn, at, variables, image, target, score_fn=score_fn) for at in chosen]
-
-        taps = taps_of(image, target)
+        tapped = functools.partial(taps_of, apply_fn, chosen, variables, score_fn)
+        taps = tapped(image, target)
         first = taps[0]
         score = judge_fn(first.logits, first.target)
         trial_of = _trial_of(first, judge_fn, score, key, inside)
         found = {name: show(taps) for name, show in shows.items()}
-        numbers = _measured(shows, metrics, trial_of, found, taps, taps_of)
+        numbers = _measured(shows, metrics, trial_of, found, taps, tapped)
         flat = {name: reason for name, (_, reason) in found.items()}
         return Evaluation(numbers, flat, first.target, score)
 
@@ -158,7 +156,7 @@ def _measured(
     trial_of: Callable[..., Trial],
     found: Mapping[str, tuple[Array, Array]],
     taps: list[Tap],
-    taps_of: Callable[[Any, Any], list[Tap]],
+    tapped: Callable[[Any, Any], list[Tap]],
 ) -> dict[str, dict[str, Any]]:
     """The numbers of each method, one after the other: so each metric is in the program once.
 
@@ -168,14 +166,14 @@ def _measured(
       trial_of: a trial of a heatmap, and of the functions that make it again.
       found: the heatmap of each method, and why it is flat.
       taps: those of the image, one for each layer.
-      taps_of: image and target -> their taps.
+      tapped: image and target -> their taps.
     """
 
     def of_one(which: Array, heatmap: Array) -> dict[str, Any]:
         trial = trial_of(
             heatmap=heatmap,
             heatmap_of=lambda image: _shown_by(shows, which, [t.at_image(image) for t in taps]),
-            heatmap_for=lambda target: _shown_by(shows, which, taps_of(taps[0].image, target)),
+            heatmap_for=lambda target: _shown_by(shows, which, tapped(taps[0].image, target)),
         )
         return _numbers(metrics, trial)
 
