@@ -1,5 +1,6 @@
 """Heads with local fields: activations that no field element sees two of share a direction."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -142,11 +143,14 @@ def result_along(program: Program, case: LocalPooled) -> Callable[[list], list]:
     """Makes `curves of the waist, derivatives [slots, *waist] -> [second, third] of the result`."""
     after, waist = program.after(case.waist), program.values[case.waist]
     slope = jax.grad(after)(waist)
+    leading = program.upstream[program.result] & ~program.upstream[case.waist]
+    one_order = program.is_symmetric(leading)
 
     def along_curves(curves):
         if program.is_linear_between(case.waist, program.result):
             return [einsum("s...,...->s", curve, slope) for curve in curves[1:]]
-        return [*jax.vmap(lambda *curve: along_curve(after, waist, *curve))(*curves)][1:]
+        along = functools.partial(along_curve, after, waist, one_order=one_order)
+        return [*jax.vmap(along)(*curves)][1:]
 
     return along_curves
 

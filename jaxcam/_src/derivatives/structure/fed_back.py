@@ -11,7 +11,6 @@ from jaxcam._src.derivatives.structure import relations
 from jaxcam._src.derivatives.structure.colours import Grid, colour, distinct
 from jaxcam._src.derivatives.structure.pools import LocalPooled, laid_out, numbers_of
 from jaxcam._src.derivatives.structure.program import Program
-from jaxcam._src.derivatives.structure.walk import is_symmetric
 
 _MOST = 4  # numbers of fed back pools that one activation moves
 
@@ -123,12 +122,6 @@ def _case(
     pools = [LocalPooled(gate.fields, *colours, gate.waist, gate.numbers) for gate in gates]
     last = LocalPooled(fields, *colours, sink, {})
     case = FedBack([*pools, last], sources, [gate.moved for gate in gates])
-    is_taken = case.directions < below and _is_symmetric(program, sink)
+    is_taken = case.directions < below and program.is_symmetric(program.upstream[sink])
     numbers = numbers_of(program, fields, sink) if is_taken else None
     return case._replace(pools=[*pools, last._replace(numbers=numbers)]) if numbers else None
-
-
-def _is_symmetric(program: Program, sink: Any) -> bool:
-    """Whether derivatives of what leads to a variable may be mixed in any order."""
-    leading = (e for i, e in enumerate(program.jaxpr.eqns) if program.upstream[sink] >> i & 1)
-    return all(is_symmetric(eqn, program.moving(eqn.invars)) for eqn in leading)

@@ -19,7 +19,7 @@ from jaxcam._src.derivatives.structure.attention import divided_last, still
 from jaxcam._src.derivatives.structure.narrowed import narrowed
 from jaxcam._src.derivatives.structure.relations import Relation
 from jaxcam._src.derivatives.structure.rules import Outcome
-from jaxcam._src.derivatives.structure.walk import trace
+from jaxcam._src.derivatives.structure.walk import is_symmetric, trace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +112,11 @@ class Program:
     def leads(self, source: Any, sinks: Sequence[Any]) -> bool:
         """Whether a variable leads to one of others."""
         return any(not self.upstream[source] & ~self.upstream[v] for v in sinks)
+
+    def is_symmetric(self, among: int) -> bool:
+        """Whether derivatives of some equations, a bit each, may be mixed in any order."""
+        chosen = (eqn for i, eqn in enumerate(self.jaxpr.eqns) if among >> i & 1)
+        return all(is_symmetric(eqn, self.moving(eqn.invars)) for eqn in chosen)
 
     def holding(self, held: Sequence[Any]) -> "Program":
         """The same program, in which some variables stay as at the point."""
