@@ -135,7 +135,6 @@ ORDERS = {
     "sorted": lambda tokens: jnp.sort(tokens, axis=0),
     "class token last": lambda tokens: jnp.concatenate([tokens, CLASS]),
     "without the last": lambda tokens: jnp.concatenate([CLASS, tokens])[:-1],
-    "transposed": lambda tokens: (tokens @ jnp.ones((4, 16))).T,
 }
 
 
@@ -148,6 +147,16 @@ def test_no_order_is_shown_of_tokens_that_are_not_those_of_the_patches(name):
     _, head = jaxcam.split(apply_fn, "tokens")(jnp.ones(()), jnp.ones((8, 8, 1)))
     assert isinstance(head, Head)
     assert head.tokens is None
+
+
+def test_tokens_behind_their_channels():
+    def apply_fn(variables, x):
+        return jaxcam.tag((x.reshape(32, 3) @ variables).T, "tokens").mean(1)
+
+    image = jnp.zeros((8, 4, 3)).at[5, 2].set(1.0)
+    activations, _ = jaxcam.token_grid(apply_fn, "tokens")(jnp.ones((3, 40)), image)
+    assert activations.shape == (8, 4, 40)
+    assert activations[5, 2].min() == 3
 
 
 def test_positions_joined_in_one_of_several_axes_are_refused():
@@ -180,7 +189,7 @@ def test_an_ambiguous_layout_is_refused():
 )
 def test_a_layout_that_could_be_another_is_refused(tokens, size, message):
     def apply_fn(variables, x):
-        return jaxcam.tag(x.reshape(-1)[: tokens * 2].reshape(tokens, 2), "tokens").mean(0)
+        return jaxcam.tag(jnp.eye(tokens, x.size // 3) @ x.reshape(-1, 3), "tokens").mean(0)
 
     def cut(x):
         return jaxcam.token_grid(apply_fn, "tokens")(None, x)[0]

@@ -64,6 +64,8 @@ class Head:
       axes_proven: whether the program shows that the axes of the activations are the image's.
       tokens: where the program shows it, which axes of the image the one of tokens is joined of,
         `~n` where one runs backwards, with their sizes, the outer first.
+      positionless: whether the program shows that axes of the activations hold no positions of
+        the image where such are wanted.
     """
 
     run: "HeadFn"
@@ -71,6 +73,7 @@ class Head:
     sees_image: bool
     axes_proven: bool
     tokens: tuple[tuple[int, int], ...] | None = None
+    positionless: bool = False
 
     def __call__(self, activations: Array) -> Any:
         return self.run(activations)

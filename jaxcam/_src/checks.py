@@ -97,32 +97,47 @@ def check_layer_of(apply_fn: ApplyFn, layer: Any) -> None:
 
 def check_activations(activations: Array, image: Array, layer: str | SplitFn) -> None:
     """Refuses a layer whose axes are not the image's positions and channels."""
-    name = f"layer {layer!r}" if isinstance(layer, str) else "the layer"
+    came = f"{_named(layer)} returns {list(activations.shape)} for"
     if activations.ndim == image.ndim + 1 and len(activations) == 1:
         raise ValueError(
-            f"{name} returns {list(activations.shape)} for one image {list(image.shape)}, with a "
+            f"{came} one image {list(image.shape)}, with a "
             "batch axis of its own; name it without: jaxcam.tag(x[0], name)[None]"
         )
     if activations.ndim != image.ndim:
-        at = repr(layer) if isinstance(layer, str) else "layer"
-        tokens = f"Of tokens give jaxcam.token_grid(apply_fn, {at}) as the layer; else choose"
+        tokens = f"Of tokens give {_as_tokens(layer)} as the layer; else choose"
         raise ValueError(
-            f"{name} returns {list(activations.shape)} for an image {list(image.shape)}; wanted as "
+            f"{came} an image {list(image.shape)}; wanted as "
             "many spatial axes in both, and channels last. "
             f"{tokens if activations.ndim == 2 < image.ndim else 'Choose'} a layer before the "
             "positions are pooled or flattened; for a batch of images use jax.vmap"
         )
 
 
-def check_apart(head: Head, activations: Array, layer: str | SplitFn) -> None:
-    """Refuses a layer of which one axis holds positions of several of the image's."""
-    if head.tokens:
-        name = f"layer {layer!r}" if isinstance(layer, str) else "the layer"
+def check_positions(head: Head, activations: Array, layer: str | SplitFn) -> None:
+    """Refuses a layer that holds not the positions of the image, each axis those of one of its."""
+    returns = f"{_named(layer)} returns {list(activations.shape)}"
+    if not head.sees_image:
         raise ValueError(
-            f"{name} returns {list(activations.shape)}, where one axis holds rows and columns "
-            "together, as the tokens of attention heads and the windows of attention in windows "
-            "do; choose a layer with an axis for each, or one of tokens [tokens, K] for "
-            "jaxcam.token_grid"
+            f"what {_named(layer)} returns does not depend on the image that is explained, but on "
+            "another input of the model; choose another layer or occurrence=, or make that input "
+            "the image"
+        )
+    if head.positionless:
+        raise ValueError(
+            f"{returns}, of which the program shows fewer axes of positions than the image has: "
+            "weights made the others, as a dense layer over all positions does; choose a layer "
+            "before"
+        )
+    if head.tokens and len(head.tokens) > 1:
+        raise ValueError(
+            f"{returns}, where one axis holds rows and columns together, as the tokens of "
+            "attention heads and the windows of attention in windows do; choose a layer with an "
+            "axis for each, or one of tokens [tokens, K] for jaxcam.token_grid"
+        )
+    if head.tokens and head.tokens[0][1] != len(activations):
+        raise ValueError(
+            f"{returns}, {head.tokens[0][1]} positions behind others, such as a class token; give "
+            f"{_as_tokens(layer)} as the layer"
         )
 
 
@@ -131,8 +146,9 @@ def check_order(activations: Array, image: Array, layer: str | SplitFn) -> None:
     size, shape = image.shape[:-1], activations.shape
     if len(size) == 1 or in_proportion(shape[:-1], size):
         return
-    name = f"layer {layer!r}" if isinstance(layer, str) else "the layer"
-    came = f"{name} returns {list(shape)} for an image {list(image.shape)}, which looks like"
+    came = (
+        f"{_named(layer)} returns {list(shape)} for an image {list(image.shape)}, which looks like"
+    )
     if in_proportion(shape[1:], size):
         raise ValueError(
             f'{came} channels first; wanted channels last: say channels="first" to the adapter or '
@@ -157,14 +173,8 @@ def in_proportion(shape: tuple[int, ...], size: tuple[int, ...]) -> bool:
     return all(abs(n - scale * whole) <= 1 for n, whole in zip(shape, size, strict=True))
 
 
-def check_shown(head: Head, score_fn: ScoreFn, layer: str | SplitFn) -> None:
-    """Refuses a layer of another input, and warns of probabilities, whose gradient saturates."""
-    if not head.sees_image:
-        name = f"layer {layer!r}" if isinstance(layer, str) else "the layer"
-        raise ValueError(
-            f"what {name} returns does not depend on the image that is explained, but on another "
-            "input of the model; choose another layer or occurrence=, or make that input the image"
-        )
+def check_ending(head: Head, score_fn: ScoreFn) -> None:
+    """Warns of probabilities, whose gradient saturates."""
     if head.ending and wants_logits(score_fn):
         ends = f"ends in a {head.ending}"
         way = "give jaxcam.to_logits(apply_fn), the same model without it"
@@ -175,6 +185,14 @@ def check_shown(head: Head, score_fn: ScoreFn, layer: str | SplitFn) -> None:
             f"the model {ends}, so that it returns no logits, which the score wants; {way}, or a "
             "score_fn of your own"
         )
+
+
+def _named(layer: str | SplitFn) -> str:
+    return f"layer {layer!r}" if isinstance(layer, str) else "the layer"
+
+
+def _as_tokens(layer: str | SplitFn) -> str:
+    return f"jaxcam.token_grid(apply_fn, {repr(layer) if isinstance(layer, str) else 'layer'})"
 
 
 def _warn(message: str) -> None:

@@ -23,12 +23,12 @@ from jaxcam._src.base import (
 )
 from jaxcam._src.checks import (
     check_activations,
-    check_apart,
+    check_ending,
     check_explained_by,
     check_layer_of,
     check_order,
+    check_positions,
     check_score,
-    check_shown,
     checked_image,
     wants,
 )
@@ -184,7 +184,7 @@ def tap(
         target = likeliest(score_fn, logits)
     check_score(score_fn(logits, target))
     if isinstance(head, Head):
-        check_shown(head, score_fn, layer)
+        check_ending(head, score_fn)
     again = functools.partial(tap, apply_fn, layer, variables)
     applied = functools.partial(_applied, apply_fn, variables, dtype=image.dtype, logits=logits)
     return Tap(
@@ -213,7 +213,7 @@ def _cut(
     activations, head = split_fn(variables, image)
     check_activations(activations, image, layer)
     if isinstance(head, Head):
-        check_apart(head, activations, layer)
+        check_positions(head, activations, layer)
     if not (isinstance(head, Head) and head.axes_proven):
         check_order(activations, image, layer)
     return activations, head

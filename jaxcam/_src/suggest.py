@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 
 from jaxcam._src.base import ApplyFn, Layer
 from jaxcam._src.checks import in_proportion
-from jaxcam._src.cut import check_apply_fn, on_the_way
+from jaxcam._src.cut import OnTheWay, check_apply_fn, on_the_way
 from jaxcam._src.tokens import token_grid
 
 
@@ -38,10 +38,11 @@ def suggest_layer(apply_fn: ApplyFn, variables: PyTree, image: Any) -> str:
     """
     check_apply_fn(apply_fn)
     found = [each for each in on_the_way(apply_fn, variables, image) if has_positions(each.layer)]
-    necks = [each.layer for each in found if each.is_neck]
-    layers = [each.layer for each in found]
-    _check_no_tokens(necks or layers, apply_fn, variables, image)
-    grids = [layer for layer in layers if len(layer.shape) == len(image.shape)]
+    necks = [each for each in found if each.is_neck]
+    _check_no_tokens(necks or found, apply_fn, variables, image)
+    necks = [each.layer for each in necks]
+    of_positions = (each.layer for each in found if not each.has_others)
+    grids = [layer for layer in of_positions if len(layer.shape) == len(image.shape)]
     if not grids:
         raise ValueError(
             f"the model has no layer with positions that runs once between the image "
@@ -60,18 +61,23 @@ def has_positions(layer: Layer) -> bool:
 
 
 def _check_no_tokens(
-    found: Sequence[Layer], apply_fn: ApplyFn, variables: PyTree, image: Any
+    found: Sequence[OnTheWay], apply_fn: ApplyFn, variables: PyTree, image: Any
 ) -> None:
     """Refuses a model whose last positions are those of tokens, and names a layer of them."""
-    tokens = [layer.name for layer in found if len(layer.shape) == 2 < len(image.shape)]
-    if not (tokens and tokens[-1] == found[-1].name):
+    tokens = [
+        each.layer.name
+        for each in found
+        if each.has_others or len(each.layer.shape) == 2 < len(image.shape)
+    ]
+    if not (tokens and tokens[-1] == found[-1].layer.name):
         return
+    last = found[-1].layer
     batch = "; of a batch give one image" if len(image.shape) > 3 else ""
     fitting = (name for name in reversed(tokens) if _has_grid(name, apply_fn, variables, image))
     raise ValueError(
-        f"{tokens[-1]!r}, the last layer with positions, returns tokens {list(found[-1].shape)} "
+        f"{last.name!r}, the last layer with positions, returns tokens {list(last.shape)} "
         "in no known grid; give the layer jaxcam.token_grid(apply_fn, "
-        f"{next(fitting, tokens[-1])!r}){batch}"
+        f"{next(fitting, last.name)!r}){batch}"
     )
 
 

@@ -59,7 +59,7 @@ def token_grid(
                 f"the layer returns {list(tokens.shape)}; wanted tokens [tokens, K]. A layer that "
                 "returns [*spatial, K] needs no token_grid"
             )
-        proven = _proven(head, image.ndim - 1)
+        proven = _proven(head, image.ndim - 1, grid) if isinstance(head, Head) else None
         known = _grid_of(proven) if proven else None
         first, shape = _layout(len(tokens), image.shape[:-1], extra, grid, known)
         joined = proven if proven and shape == known else tuple(enumerate(shape))
@@ -81,10 +81,20 @@ def token_grid(
     return split_fn
 
 
-def _proven(head: HeadFn, ndim: int) -> Joined | None:
+def _proven(head: Head, ndim: int, grid: tuple[int, ...] | None) -> Joined | None:
     """What the program shows the tokens to be joined of, if that is all axes of the image."""
-    joined = head.tokens if isinstance(head, Head) else None
-    return joined if joined and sorted(map(_forwards, joined)) == [*range(ndim)] else None
+    axes = [_forwards(part) for part in head.tokens or ()]
+    if grid is None and head.positionless:
+        raise ValueError(
+            "the program shows tokens that weights made of others, as queries do, so that none is "
+            "of one patch; choose a layer before, or give grid= if they were trained to have one"
+        )
+    if grid is None and 0 < len(axes) < ndim:
+        raise ValueError(
+            f"the program shows tokens along axis {str(axes)[1:-1]} of the image alone; give "
+            "grid=, with 1 for what they have no positions along, such as grid=(1, 32)"
+        )
+    return head.tokens if sorted(axes) == [*range(ndim)] else None
 
 
 def _forwards(part: tuple[int, int]) -> int:

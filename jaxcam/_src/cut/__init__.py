@@ -143,11 +143,12 @@ def split(
     return split_fn
 
 
-def _proven(lies: list[Lies]) -> tuple[bool, Joined | None]:
-    """Of all runs of a layer: whether its axes are proven, and what its tokens are joined of."""
+def _proven(lies: list[Lies]) -> tuple[bool, Joined | None, bool]:
+    """What holds of all runs of a layer, as the last fields of `Head`."""
     joined = {each.joined for each in lies}
     proven = all(each.order is not None for each in lies)
-    return proven, joined.pop() if len(joined) == 1 else None
+    positionless = all(each.positionless for each in lies)
+    return proven, joined.pop() if len(joined) == 1 else None, positionless
 
 
 def hoisted(f: Callable[..., Any], *arguments: Any) -> tuple[Callable[..., Any], list[Any]]:

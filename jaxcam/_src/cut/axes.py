@@ -10,8 +10,8 @@ from typing import Any
 
 from jax.extend import core as jex
 
-from jaxcam._src.cut.axis_reshapes import Axes, Beside
-from jaxcam._src.cut.axis_rules import agreed, axes_of_result, unknown
+from jaxcam._src.cut.axis_reshapes import Axes, Axis, Beside, Of, alone, is_position
+from jaxcam._src.cut.axis_rules import agreed, axes_of_result
 from jaxcam._src.cut.programs import (
     CALLS,
     body_of,
@@ -31,28 +31,45 @@ def laid_as_proven(closed: Any) -> Any:
       closed: what `jax.make_jaxpr` returns, of a model whose last argument is the image.
     """
     *others, image = closed.jaxpr.invars
-    of_image = (*range(image.aval.ndim - 1), None)
-    program, _ = _followed(closed.jaxpr, [*map(unknown, others), of_image])
+    of_image = (*range(image.aval.ndim - 1), Of.CHANNELS)
+    program, _ = _followed(closed.jaxpr, [*(_all(Of.WEIGHTS, v) for v in others), of_image])
     return jex.ClosedJaxpr(program, closed.consts)
 
 
 def _followed(jaxpr: Any, inputs: Sequence[Axes]) -> tuple[Any, list[Axes]]:
     """The program with its tags as proven, and the axes of its results."""
-    known = _only_known(jaxpr.invars, inputs)
+    known: dict[Any, Axes] = {}
+    constant: set[Any] = {*jaxpr.constvars}
     equations = []
 
     def axes_of(v: Any) -> Axes:
-        return (known.get(v) if is_variable(v) else None) or unknown(v)
+        if not is_variable(v):
+            return _all(Of.CONSTANT, v)
+        if v in known:
+            return known[v]
+        return _all(Of.CONSTANT if v in constant else Of.WEIGHTS, v)
 
+    def learn(variables: Sequence[Any], axes: Sequence[Axes]) -> None:
+        for v, of in zip(variables, axes, strict=True):
+            if {*of} != {Of.WEIGHTS}:
+                known[v] = of
+
+    learn(jaxpr.invars, inputs)
     for eqn in jaxpr.eqns:
-        proven = eqn
-        if any(is_variable(v) and v in known for v in eqn.invars):
+        proven, variables = eqn, [v for v in eqn.invars if is_variable(v)]
+        if constant.issuperset(variables):
+            constant.update(eqn.outvars)
+        elif not known.keys().isdisjoint(variables):
             proven, outputs = _through(eqn, [axes_of(v) for v in eqn.invars])
-            known |= _only_known(eqn.outvars, outputs)
+            learn(eqn.outvars, outputs)
         equations.append(proven)
     # JAX's caches know a program that stays the same object.
     same = all(one is other for one, other in zip(equations, jaxpr.eqns, strict=True))
     return jaxpr if same else jaxpr.replace(eqns=equations), [axes_of(v) for v in jaxpr.outvars]
+
+
+def _all(axis: Of, v: Any) -> Axes:
+    return (axis,) * len(getattr(v.aval, "shape", ()))
 
 
 def _through(eqn: Any, inputs: list[Axes]) -> tuple[Any, list[Axes]]:
@@ -76,25 +93,39 @@ def _through(eqn: Any, inputs: list[Axes]) -> tuple[Any, list[Axes]]:
 
 
 def _tagged(eqn: Any, axes: Axes) -> Any:
-    """The tag with the order of its axes, if each position is there once and one axis is left.
-
-    Or with what the axis of tokens is joined of.
-    """
-    lies = eqn.params["lies"]
-    batch = lies.batch_axis(eqn.outvars[0].aval.shape)
+    """The tag with what the program shows of its axes."""
+    lies, shape = eqn.params["lies"], eqn.outvars[0].aval.shape
+    batch = lies.batch_axis(shape)
     own = [axis for n, axis in enumerate(axes) if n != batch]
-    bare = [axis.axis if isinstance(axis, Beside) else axis for axis in own]
-    for axis in bare if len(own) > 2 else bare[:1]:
+    if len(own) == 2 and all(isinstance(alone(axis), int) for axis in own):
+        own[lies.order_in(shape)[-1]] = Of.CHANNELS  # such as of columns, with all their rows
+    shown = lies._replace(**_laid(own, lies.without_batch(shape)))
+    return eqn if shown == lies else eqn.replace(params={**eqn.params, "lies": shown})
+
+
+def _laid(own: Sequence[Axis], shape: Sequence[int]) -> dict[str, Any]:
+    """What is known of a layer's axes, as `Lies` says it."""
+    bare = [*map(alone, own)]
+    for n, axis in enumerate(bare):
         if isinstance(axis, tuple):
-            return eqn.replace(params={**eqn.params, "lies": lies._replace(joined=axis)})
-    at = {max(axis, ~axis): n for n, axis in enumerate(bare) if isinstance(axis, int)}
-    positions = [*range(len(own) - 1)]
-    if not own or own.count(None) != 1 or sorted(at) != positions:
-        return eqn
-    order = (*(at[position] for position in positions), own.index(None))
-    flipped = tuple(position for position in positions if bare[at[position]] == ~position)
-    lies = lies._replace(order=order, flipped=flipped)
-    return eqn.replace(params={**eqn.params, "lies": lies})
+            return {"joined": axis, "channels": 1 - n if len(own) == 2 else None}
+    at = {_forwards(axis): n for n, axis in enumerate(bare) if isinstance(axis, int)}
+    if len(own) < 2 or len(at) < len(own) - 1:
+        is_known = {None, Of.WEIGHTS, Of.CONSTANT}.isdisjoint(own)
+        channels = own.index(Of.CHANNELS) if own.count(Of.CHANNELS) == 1 else None
+        return {"channels": channels, "positionless": is_known and own.count(Of.CHANNELS) > 1}
+    places = [at[position] for position in sorted(at)]
+    (last,) = {*range(len(own))} - {*places}
+    tokens, order = own[places[0]] if len(own) == 2 else None, (*places, last)
+    if isinstance(tokens, Beside) and isinstance(tokens.axis, tuple):
+        return {"order": order, "joined": tokens.axis}  # others come first: it cannot be turned
+    flipped = tuple(n for n, place in enumerate(places) if bare[place] != _forwards(bare[place]))
+    joined = ((_forwards(tokens), shape[places[0]]),) if isinstance(tokens, int) else None
+    return {"order": order, "flipped": flipped, "joined": joined}
+
+
+def _forwards(axis: int) -> int:
+    return max(axis, ~axis)
 
 
 def _looped(eqn: Any, inputs: list[Axes]) -> tuple[Any, list[Axes]]:
@@ -112,7 +143,7 @@ def _looped(eqn: Any, inputs: list[Axes]) -> tuple[Any, list[Axes]]:
         if kept == carry:
             break
         carry = kept
-    steps = agreed([axes[0] for axes in xs])
+    steps = agreed([axes[0] for axes in xs if is_position(axes[0])])
     return _with_body(eqn, "jaxpr", body), [*carry, *((steps, *y) for y in outputs[scan.carry :])]
 
 

@@ -1,6 +1,7 @@
 """Which known axes an array has, and which of them it has after a reshape."""
 
 import dataclasses
+import enum
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
@@ -16,19 +17,38 @@ class Beside:
     axis: int | Joined
 
 
+class Of(enum.Enum):
+    """What an axis is of that holds no positions of the image."""
+
+    CHANNELS = "of the image, or what weights made of positions"
+    WEIGHTS = "or another input, before they meet the image"
+    CONSTANT = "or the same all along, which says nothing"
+
+
 # Which known one an axis is, `~n` where that runs backwards; several where they are joined; None
-# where it is another, or lost.
-Axis: TypeAlias = int | Beside | Joined | None
+# where that is lost.
+Axis: TypeAlias = int | Beside | Joined | Of | None
 Axes: TypeAlias = tuple[Axis, ...]
 _Part: TypeAlias = tuple[Axis, int]  # of an axis, and its size
+
+
+def is_position(axis: Axis) -> bool:
+    """Whether an axis is a known one of the image's positions."""
+    return axis is not None and not isinstance(axis, Of)
+
+
+def alone(axis: Axis) -> Axis:
+    """The known axis, or axes, of one that may hold others beside."""
+    axis = axis.axis if isinstance(axis, Beside) else axis
+    return axis[0][0] if isinstance(axis, tuple) and len(axis) == 1 else axis
 
 
 def reshaped(eqn: Any, inputs: list[Axes]) -> Axes:
     """The axes of the result of a reshape, or of a squeeze."""
     before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
-    axes: list[Axis] = [None] * len(after)
     if is_permuting(eqn):
-        return tuple(axes)
+        return (None,) * len(after)
+    axes: list[Axis] = [Of.CONSTANT if size == 1 else None for size in after]
     for joined, parted in _groups(before, after):
         parts = [part for n in joined for part in _parts(inputs[0][n], before[n])]
         for n in parted:
@@ -61,10 +81,15 @@ def _first(parts: list[_Part], size: int) -> tuple[Axis, list[_Part]]:
 def _together(taken: list[_Part], *, is_parted: bool) -> Axis:
     """The axis that these parts make, of the last of which there may be more."""
     outer, _ = taken[0]
-    if sum(axis is not None for axis, _ in taken) == 1:
-        return None if is_parted and isinstance(outer, Beside) else outer
-    joined = tuple((axis, n) for axis, n in taken if isinstance(axis, int))
-    return joined if len(joined) == len(taken) else None
+    known = sum(is_position(axis) for axis, _ in taken)
+    if known > 1:
+        joined = tuple((axis, n) for axis, n in taken if isinstance(axis, int))
+        return joined if len(joined) == len(taken) else None
+    if is_parted and not isinstance(outer, int):
+        return None
+    if known == 1:
+        return outer if is_position(outer) else None
+    return outer if len({axis for axis, _ in taken}) == 1 else None
 
 
 def _groups(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from jaxcam._src.cut.axis_reshapes import Axes, Axis, Beside, reshaped
+from jaxcam._src.cut.axis_reshapes import Axes, Axis, Beside, Of, alone, is_position, reshaped
 from jaxcam._src.cut.programs import param
 
 _Rule: TypeAlias = Callable[[Any, list[Axes]], Axes]
@@ -16,9 +16,11 @@ def unknown(v: Any) -> Axes:
 
 
 def agreed(said: Sequence[Axis]) -> Axis:
-    """What all say that say something."""
-    known = {axis for axis in said if axis is not None}
-    return known.pop() if len(known) == 1 else None
+    """The position that all say that know one; else, if none has lost it, what it is of."""
+    known = {axis for axis in said if is_position(axis)}
+    if known:
+        return known.pop() if len(known) == 1 else None
+    return next((axis for axis in (None, *Of) if axis in said), None)
 
 
 def moved(eqn: Any, axes: Axes) -> Axes | None:
@@ -38,9 +40,9 @@ def axes_of_result(eqn: Any, result: Any, inputs: list[Axes]) -> Axes:
 
 def _alike(eqn: Any, inputs: list[Axes]) -> Axes:
     """Entry by entry, or window by window: each axis is what it is in an operand of this rank."""
-    lost = unknown(eqn.outvars[0])
-    alike = (axes for axes in inputs if len(axes) == len(lost))
-    return tuple(map(agreed, zip(lost, *alike, strict=True)))
+    rank = eqn.outvars[0].aval.ndim
+    alike = (axes for axes in inputs if len(axes) == rank)
+    return tuple(map(agreed, zip(*alike, strict=True)))
 
 
 def _slice(eqn: Any, inputs: list[Axes]) -> Axes:
@@ -65,7 +67,9 @@ def _reversed(eqn: Any, inputs: list[Axes]) -> Axes:
 def _turned(axis: Axis) -> Axis:
     if isinstance(axis, tuple):
         return tuple((~part, n) for part, n in axis)
-    return ~axis if isinstance(axis, int) else None
+    if isinstance(axis, int):
+        return ~axis
+    return None if isinstance(axis, Beside) else axis
 
 
 def _transpose(eqn: Any, inputs: list[Axes]) -> Axes:
@@ -73,19 +77,24 @@ def _transpose(eqn: Any, inputs: list[Axes]) -> Axes:
 
 
 def _broadcast(eqn: Any, inputs: list[Axes]) -> Axes:
-    at = dict(zip(param(eqn, "broadcast_dimensions"), inputs[0], strict=True))
-    return tuple(at.get(axis) for axis in range(eqn.outvars[0].aval.ndim))
+    """Along what an axis of one is stretched to, and along a new one, all is the same."""
+    before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+    axes: list[Axis] = [Of.CONSTANT] * len(after)
+    for axis, size, to in zip(inputs[0], before, param(eqn, "broadcast_dimensions"), strict=True):
+        axes[to] = axis if size == after[to] else Of.CONSTANT
+    return tuple(axes)
 
 
 def _concatenate(eqn: Any, inputs: list[Axes]) -> Axes:
     joined = param(eqn, "dimension")
     axes = [*_alike(eqn, inputs)]
     axes[joined] = _of_the_longest(eqn, [a[joined] for a in inputs])
-    axis, is_all = axes[joined], all(a[joined] is not None for a in inputs)
-    if isinstance(axis, int) and not is_all:
-        axes[joined] = Beside(axis)
-    if isinstance(axis, tuple):  # the tokens of the patches are those after the others
-        is_last = [a[joined] is None for a in inputs] == [True] * (len(inputs) - 1) + [False]
+    axis, among = axes[joined], [is_position(a[joined]) for a in inputs]
+    is_last = among == [*sorted(among)] and sum(among) == 1  # as the patches after a class token
+    if isinstance(axis, int) and not all(among):
+        size = eqn.invars[-1].aval.shape[joined]
+        axes[joined] = Beside(((axis, size),) if is_last else axis)
+    if isinstance(axis, tuple):
         axes[joined] = Beside(axis) if is_last else None
     return tuple(axes)
 
@@ -94,9 +103,8 @@ def _of_the_longest(eqn: Any, axes: list[Axis]) -> Axis:
     """The axis that parts one behind the other make: of a reflected border that of the inside."""
     sizes = [v.aval.shape[param(eqn, "dimension")] for v in eqn.invars]
     longest = agreed([axis for axis, size in zip(axes, sizes, strict=True) if size == max(sizes)])
-    known = {axis for axis in axes if axis is not None}
-    same = known <= {longest, _turned(longest)}
-    return longest if same and longest is not None else agreed(axes)
+    known = {axis for axis in axes if is_position(axis)}
+    return longest if known and known <= {longest, _turned(longest)} else agreed(axes)
 
 
 def _stack(eqn: Any, inputs: list[Axes]) -> Axes:
@@ -117,7 +125,8 @@ def _scatter(eqn: Any, inputs: list[Axes]) -> Axes:
     """Numbers written into an array: of whole windows, such as an inside into its border, both."""
     into, _, written = inputs
     is_whole = len(into) == len(param(eqn, "dimension_numbers").update_window_dims) == len(written)
-    return tuple(map(agreed, zip(into, written, strict=True))) if is_whole else into
+    pairs = zip(into, written if is_whole else unknown(eqn.outvars[0]), strict=True)
+    return tuple(map(agreed, pairs))
 
 
 def _reduce(eqn: Any, inputs: list[Axes]) -> Axes:
@@ -142,11 +151,23 @@ def _gather(eqn: Any, inputs: list[Axes]) -> Axes:
 
 
 def _convolution(eqn: Any, inputs: list[Axes]) -> Axes:
-    (batch, _, *positions), _, (to_batch, _, *to) = param(eqn, "dimension_numbers")
+    (batch, _, *positions), (out, *_), (to_batch, to_out, *to) = param(eqn, "dimension_numbers")
     axes: list[Axis] = [None] * len(inputs[0])
     for before, after in zip((batch, *positions), (to_batch, *to), strict=True):
-        axes[after] = inputs[0][before]
+        axes[after] = _padded(inputs[0][before])
+    axes[to_out] = _made(inputs[1])[out]
     return tuple(axes)
+
+
+def _padded(axis: Axis) -> Axis:
+    """Of an axis with others beside: as a convolution sees it, beside which lies its border."""
+    return alone(axis) if isinstance(axis, Beside) else axis
+
+
+def _made(axes: Axes) -> Axes:
+    """An operand's axes in a product: of weights alone they are channels, of a constant lost."""
+    of = {Of.WEIGHTS: Of.CHANNELS, Of.CONSTANT: None}
+    return tuple(map(of.get, axes)) if {*axes} in ({Of.WEIGHTS}, {Of.CONSTANT}) else axes
 
 
 def _product(eqn: Any, inputs: list[Axes]) -> Axes:
@@ -158,7 +179,7 @@ def _product(eqn: Any, inputs: list[Axes]) -> Axes:
     free = [
         axis
         for axes, gone in zip(inputs, used, strict=True)
-        for n, axis in enumerate(axes)
+        for n, axis in enumerate(_made(axes))
         if n not in gone
     ]
     return (*shared, *free)

@@ -1,5 +1,6 @@
 """Which layers lie on the way from the image to the output, and which of them all of it passes."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -20,27 +21,35 @@ class OnTheWay(NamedTuple):
     Attributes:
       layer: the layer.
       is_neck: whether the output sees the image through it alone: no path leads around it.
+      has_others: whether the program shows tokens `[tokens, K]` that hold others than positions,
+        such as a class token.
     """
 
     layer: Layer
     is_neck: bool
+    has_others: bool
 
 
 def on_the_way(apply_fn: ApplyFn, variables: PyTree, image: Any) -> list[OnTheWay]:
     """Lists the layers through which the output sees the image, in the order of execution.
 
-    Left out are those that run several times or return several arrays, and those whose value is
-    the output itself.
+    Left out are those that run several times or return several arrays, those that the program
+    shows to have no positions, and those whose value is the output itself.
     """
     closed, _ = traced(apply_fn, variables, image)
     names = [hit.name for hit in find_hits(closed.jaxpr.eqns) for _ in range(min(hit.runs, 2))]
     program, _ = opened(closed, CALLS, keep_tags=True)
     own = program.invars[len(program.invars) - len(jax.tree.leaves(image)) :]
     return [
-        OnTheWay(Layer(name, *layer_of(eqn), 1), is_neck)
+        OnTheWay(Layer(name, *layer_of(eqn), 1), is_neck, _has_others(eqn))
         for name, eqn, is_neck in reversed([*_backwards(program, own)])
-        if names.count(name) == 1
+        if names.count(name) == 1 and not eqn.params["lies"].positionless
     ]
+
+
+def _has_others(eqn: Any) -> bool:
+    joined, (shape, _) = eqn.params["lies"].joined, layer_of(eqn)
+    return joined is not None and len(shape) == 2 and shape[0] > math.prod(n for _, n in joined)
 
 
 def _backwards(program: Any, image: list[Any]) -> Iterator[tuple[str, Any, bool]]:

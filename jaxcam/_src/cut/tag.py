@@ -55,16 +55,21 @@ class Lies(NamedTuple):
       layout: of the arrays of the module.
       mapped: how many axes of `jax.vmap` come before its own.
       order: where each axis of the layer lies in the array without its batch axis, where the
-        program shows it; else it is as the layout says.
+        program shows it.
+      channels: where the channels lie in it, where the program shows that alone; else they lie as
+        the layout says.
       flipped: the layer's axes that run backwards in the array.
       joined: where the program shows it, what the one axis of tokens is joined of.
+      positionless: whether the program shows that fewer axes than all but one hold positions.
     """
 
     layout: Layout = Layout()
     mapped: int = 0
     order: tuple[int, ...] | None = None
+    channels: int | None = None
     flipped: tuple[int, ...] = ()
     joined: Joined | None = None
+    positionless: bool = False
 
     def mapped_once_more(self) -> "Lies":
         """The same under another `jax.vmap`."""
@@ -72,7 +77,7 @@ class Lies(NamedTuple):
 
     def seen(self, x: Any) -> Any:
         """The layer of an array: no batch axis of one, positions as in the image, channels last."""
-        order = self._order(x.shape)
+        order = self.order_in(x.shape)
         if (batch := self.batch_axis(x.shape)) is not None:
             x = jax.lax.squeeze(x, (batch,))  # of jax.lax, which traces fast
         x = x if order == sorted(order) else jax.lax.transpose(x, order)
@@ -80,7 +85,7 @@ class Lies(NamedTuple):
 
     def unseen(self, x: Any, shape: tuple[int, ...]) -> Any:
         """The array `[*shape]` of a layer: the inverse."""
-        x, order = jax.lax.rev(x, self.flipped) if self.flipped else x, self._order(shape)
+        x, order = jax.lax.rev(x, self.flipped) if self.flipped else x, self.order_in(shape)
         if order != sorted(order):
             x = jax.lax.transpose(x, np.argsort(order))
         batch = self.batch_axis(shape)
@@ -89,7 +94,7 @@ class Lies(NamedTuple):
     def seen_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of the layer of an array."""
         own = self.without_batch(shape)
-        return tuple(own[i] for i in self._order(shape))
+        return tuple(own[i] for i in self.order_in(shape))
 
     def without_batch(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of an array but for the batch axis of one."""
@@ -104,15 +109,17 @@ class Lies(NamedTuple):
         places = (self.mapped, *range(self.mapped)) if self.layout.batch else ()
         return next((axis for axis in places if shape[axis : axis + 1] == (1,)), None)
 
-    def _order(self, shape: tuple[int, ...]) -> list[int]:
+    def order_in(self, shape: tuple[int, ...]) -> list[int]:
         """Where each axis of a layer lies in the array of this shape without its batch axis."""
         if self.order is not None:
             return [*self.order]
-        batch, count = self.batch_axis(shape), self.mapped
-        count -= batch is not None and batch < self.mapped
-        mapped, own = [*range(count)], [*range(count, len(self.without_batch(shape)))]
-        is_first = 0 < self.layout.channels_first == len(own)
-        return [*mapped, *own[1:], own[0]] if is_first else [*mapped, *own]
+        batch, first = self.batch_axis(shape), self.mapped
+        first -= batch is not None and batch < self.mapped
+        axes, channels = [*range(len(self.without_batch(shape)))], self.channels
+        if channels is None:
+            is_first = 0 < self.layout.channels_first == len(axes) - first
+            channels = first if is_first else len(axes) - 1
+        return [*(axis for axis in axes if axis != channels), *axes[channels:][:1]]
 
 
 # JAX's tracing caches know this context, so that no trace made outside is used inside.

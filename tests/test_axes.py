@@ -1,0 +1,144 @@
+"""Layers whose axes hold no positions of the image, and those that a program only seems to lose."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jaxcam
+
+SIZE, WIDTH = (16, 16, 3), 8
+SIGNAL = (24, 6)
+
+
+def _weights(*shape):
+    return jnp.linspace(-1, 1, num=int(jnp.prod(jnp.array(shape)))).reshape(shape)
+
+
+VARIABLES = {
+    "time": _weights(24, 5),
+    "same": _weights(24, 24),
+    "rows": _weights(16, 7),
+    "patch": _weights(4, 4, 3, WIDTH),
+    "queries": _weights(16, WIDTH),
+    "tokens": _weights(16, 9),
+    "grid": _weights(WIDTH, 49 * 4),
+    "places": _weights(7, 7, WIDTH),
+    "mix": _weights(6, WIDTH),
+}
+
+
+def _patches(v, x):
+    """A convolution of 4 x 4 patches: [4, 4, WIDTH]."""
+    patches = x.reshape(4, 4, 4, 4, 3).transpose(0, 2, 1, 3, 4).reshape(4, 4, 48)
+    return jnp.tanh(patches @ v["patch"].reshape(48, WIDTH))
+
+
+def _normed(x):
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / jnp.sqrt((centred**2).mean(-1, keepdims=True) + 1)
+
+
+def _asked(v, x):
+    """What learned queries take from the patches, with a residual and a norm, as a decoder does."""
+    tokens = _patches(v, x).reshape(16, WIDTH)
+    weights = jax.nn.softmax(v["queries"] @ tokens.T)
+    return _normed(v["queries"] + weights @ tokens)
+
+
+POSITIONLESS = {
+    "time by weights": (SIGNAL, lambda v, x: x.T @ v["time"]),
+    "as many times by weights": (SIGNAL, lambda v, x: jnp.tanh(v["same"] @ x) @ v["mix"]),
+    "rows by weights": (SIZE, lambda v, x: jnp.einsum("hwc,hk->wkc", x, v["rows"])),
+    "rows by weights, filtered": (
+        SIZE,
+        lambda v, x: jax.lax.conv_general_dilated(
+            jnp.einsum("hwc,hk->kwc", x, v["rows"])[None],
+            v["patch"],
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )[0],
+    ),
+}
+OF_NO_TOKENS = {
+    "queries": _asked,
+    "weights of tokens": lambda v, x: _patches(v, x).reshape(16, WIDTH).T @ v["tokens"],
+}
+POSITIONS = {
+    "gated": (SIGNAL, lambda v, x: x * (v["same"] @ x)),
+    "a residual": (SIGNAL, lambda v, x: x + v["same"] @ x),
+    "a mean of all before": (SIGNAL, lambda v, x: jnp.tril(jnp.ones((24, 24))) @ x @ v["mix"]),
+    "a grid of a vector": (
+        SIZE,
+        lambda v, x: (_patches(v, x).mean((0, 1)) @ v["grid"]).reshape(7, 7, 4),
+    ),
+    "a vector at each place": (
+        SIZE,
+        lambda v, x: jnp.broadcast_to(_patches(v, x).mean((0, 1)), (7, 7, WIDTH)) + v["places"],
+    ),
+    "a gate": (SIZE, lambda v, x: _patches(v, x) * _patches(v, x).mean((0, 1), keepdims=True)),
+    "a loop over times": (
+        SIGNAL,
+        lambda v, x: jax.lax.scan(
+            lambda h, t: (h, h + x[t] @ v["mix"]), jnp.ones(8), jnp.arange(24)
+        )[1],
+    ),
+}
+
+
+def _model(layer_fn):
+    return lambda v, x: jnp.atleast_1d(jnp.sin(jaxcam.tag(layer_fn(v, x), "layer")).sum())
+
+
+@pytest.mark.parametrize("name", POSITIONLESS)
+def test_axes_that_weights_made_of_positions_are_refused(name):
+    size, layer_fn = POSITIONLESS[name]
+    model = _model(layer_fn)
+    with pytest.raises(ValueError, match=r"'layer' returns .* fewer axes of positions than the im"):
+        jaxcam.explainer(model, "layer")(VARIABLES, jnp.ones(size))
+    with pytest.raises(ValueError, match="no layer with positions"):
+        jaxcam.suggest_layer(model, VARIABLES, jnp.ones(size))
+
+
+@pytest.mark.parametrize("name", OF_NO_TOKENS)
+def test_tokens_that_weights_made_have_a_grid_only_if_it_is_given(name):
+    model = _model(OF_NO_TOKENS[name])
+    with pytest.raises(ValueError, match=r"weights made of others, .* or give grid= if"):
+        jaxcam.token_grid(model, "layer")(VARIABLES, jnp.ones(SIZE))
+    given = jaxcam.token_grid(model, "layer", grid=(2, 4), extra=8 if name == "queries" else 0)
+    assert given(VARIABLES, jnp.ones(SIZE))[0].shape[:2] == (2, 4)
+
+
+@pytest.mark.parametrize("name", POSITIONS)
+def test_positions_that_are_kept_or_learned_are_taken(name):
+    size, layer_fn = POSITIONS[name]
+    model = _model(layer_fn)
+    explained = jax.eval_shape(jaxcam.explainer(model, "layer"), VARIABLES, jnp.ones(size))
+    assert explained.cam.shape == layer_fn(VARIABLES, jnp.ones(size)).shape[:-1]
+    assert jaxcam.suggest_layer(model, VARIABLES, jnp.ones(size)) == "layer"
+
+
+def _with_class_token(v, x):
+    return jnp.concatenate([jnp.zeros((1, WIDTH)), x @ v["mix"]])
+
+
+def test_a_signal_behind_a_class_token_is_refused_without_a_grid():
+    model = _model(_with_class_token)
+    message = r"returns \[25, 8\], 24 positions behind others.*token_grid\(apply_fn, 'layer'\)"
+    with pytest.raises(ValueError, match=message):
+        jaxcam.explainer(model, "layer")(VARIABLES, jnp.ones(SIGNAL))
+    with pytest.raises(ValueError, match=r"token_grid\(apply_fn, 'layer'\)"):
+        jaxcam.suggest_layer(model, VARIABLES, jnp.ones(SIGNAL))
+    activations, _ = jaxcam.token_grid(model, "layer")(VARIABLES, jnp.ones(SIGNAL))
+    assert activations.shape == (24, WIDTH)
+
+
+def test_columns_alone_are_tokens_of_a_grid_that_is_given():
+    model = _model(lambda v, x: x.transpose(1, 0, 2).reshape(16, 48))
+    with pytest.raises(ValueError, match=r"along axis 1 of the image alone; give grid="):
+        jaxcam.token_grid(model, "layer")(VARIABLES, jnp.ones(SIZE))
+    layer = jaxcam.token_grid(model, "layer", grid=(1, 16))
+    image = jnp.zeros(SIZE).at[:, 5].set(1.0)
+    explanation = jaxcam.explainer(model, layer, jaxcam.hires_cam)(VARIABLES, image)
+    assert explanation.cam.shape == (1, 16)
+    assert explanation.cam[0].argmax() == 5
