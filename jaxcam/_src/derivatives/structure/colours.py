@@ -1,7 +1,9 @@
 """Colours: labels that no element sees two of may be moved at once, and told apart afterwards."""
 
 import dataclasses
+import functools
 import math
+import operator
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -36,15 +38,13 @@ class Colours:
 def colour(seen: Sequence[Bool[np.ndarray, "_ labels"]]) -> Colours:
     """Colours labels greedily, in order: on windows that is the fewest colours possible."""
     labels = seen[0].shape[-1]
-    together, used = np.zeros((labels, labels), bool), np.zeros(labels, bool)
+    used, together = np.zeros(labels, bool), {}
     for elements in seen:
         if elements.all(1).any():
             return distinct(labels)
         used |= elements.any(0)
-        several = elements[elements.sum(1) > 1]
-        rows = np.array([*{row.tobytes(): row for row in several}.values()], np.float32)
-        together |= rows.reshape(-1, labels).T @ rows.reshape(-1, labels) > 0
-    chosen = _greedy(together, used)
+        together |= {row.tobytes(): row for row in elements[elements.sum(1) > 1]}
+    chosen = _greedy(np.array([*together.values()], bool).reshape(-1, labels), used)
     sizes = np.bincount(chosen[used], minlength=1)
     if len(sizes) * sizes.max() > _PADDING * labels:
         return distinct(labels)
@@ -55,17 +55,32 @@ def colour(seen: Sequence[Bool[np.ndarray, "_ labels"]]) -> Colours:
     return Colours(chosen, slots, members)
 
 
+def fewest(seen: Sequence[Bool[np.ndarray, "_ labels"]]) -> int:
+    """How many colours there are at least: all labels that one element sees differ."""
+    return max(int(elements.sum(1).max(initial=0)) for elements in seen)
+
+
 def distinct(labels: int) -> Colours:
     """Gives each label a colour of its own."""
     each = np.arange(labels)
     return Colours(each, np.zeros(labels, int), each[:, None])
 
 
-def _greedy(together: Bool[np.ndarray, "labels labels"], used: Bool[np.ndarray, " labels"]):
-    chosen = np.full(len(used), -1)
+def _greedy(
+    together: Bool[np.ndarray, "rows labels"], used: Bool[np.ndarray, " labels"]
+) -> Int[np.ndarray, " labels"]:
+    """The first colour for each label that no row, of labels seen together, has already."""
+    chosen, colours_of = np.full(len(used), -1), [0] * len(together)  # of a row as bits
+    rows, labels = np.nonzero(together)
+    ends = np.cumsum(np.bincount(labels, minlength=len(used)))
+    rows_of = np.split(rows[np.argsort(labels, kind="stable")], ends[:-1])
     for label in np.flatnonzero(used):
-        taken = set(chosen[together[label]])
-        chosen[label] = next(c for c in range(len(used)) if c not in taken)
+        rows = rows_of[label].tolist()
+        taken = functools.reduce(operator.or_, (colours_of[row] for row in rows), 0)
+        free = ~taken & (taken + 1)
+        chosen[label] = free.bit_length() - 1
+        for row in rows:
+            colours_of[row] |= free
     return chosen
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from jaxcam._src.cut.programs import has_refs
-from jaxcam._src.derivatives.structure.colours import Colours, Grid, colour, distinct
+from jaxcam._src.derivatives.structure.colours import Colours, Grid, colour, distinct, fewest
 from jaxcam._src.derivatives.structure.fed_back import FedBack, fed_back
 from jaxcam._src.derivatives.structure.pooled_linear import pooled
 from jaxcam._src.derivatives.structure.pools import LocalPooled, grid_of, laid_out, numbers_of
@@ -169,9 +169,10 @@ def _local_pooled(program: Program, waists: list[Any], pools: list[Any], below: 
         before = [v for v in waists if program.is_linear_between(v, pool)]
         for fields in (program.frontier(pool), *([v] for v in before)):
             laid = laid_out(program, fields)
-            if laid is None:
+            seen = [g.positions for g in laid.values()] if laid else []
+            if laid is None or fewest(seen) * channels.count >= below:
                 continue
-            positions = colour([g.positions for g in laid.values()])
+            positions = colour(seen)
             if positions.count * channels.count >= below:
                 continue
             numbers = numbers_of(program, laid, pool)

@@ -56,9 +56,9 @@ def map_axis(relation: Relation, axis: int, taken: Bool[np.ndarray, "out in"]) -
     if relation.shape[axis] == 1:
         return relation
     moved = np.moveaxis(relation, axis, 0)
-    # As floats, because NumPy multiplies boolean matrices slowly.
-    flat = moved.reshape(len(moved), -1).astype(np.float32)
-    seen = taken.astype(np.float32) @ flat > 0
+    packed = np.packbits(moved.reshape(len(moved), -1), axis=1)  # eight at a time
+    joined = np.stack([np.bitwise_or.reduce(packed[elements], axis=0) for elements in taken])
+    seen = np.unpackbits(joined, axis=1, count=moved[0].size).view(bool)
     return np.moveaxis(seen.reshape(len(taken), *moved.shape[1:]), 0, axis)
 
 
