@@ -363,6 +363,37 @@ def summed_by_a_product(a):
     return jnp.einsum("hwc,hw->c", a, jnp.ones(a.shape[:2], a.dtype))[None, None] / 9
 
 
+def mean_and_deviation(a):
+    f = jnp.tanh(dense(a, 4))
+    return jnp.concatenate([gap(f), jnp.sqrt(gap(f**2) - gap(f) ** 2)])
+
+
+def over_their_sum(a):
+    weight = jax.nn.sigmoid(dense(a, 1, seed=3))
+    return (weight * a).sum((0, 1)) / weight.sum((0, 1))
+
+
+def gram(a):
+    tokens = a.reshape(-1, a.shape[-1])
+    return (tokens.T @ tokens / len(tokens)).reshape(-1)
+
+
+def linear_attention(a):
+    """Of one probe: the keys' features meet the values before the probe does."""
+    tokens = a.reshape(-1, a.shape[-1])
+    keys, values = jax.nn.softplus(dense(tokens, 4)), dense(tokens, 5, seed=3)
+    probe = abs(weights(a, 4))
+    return probe @ (keys.T @ values) / (probe @ keys.sum(0))
+
+
+def netvlad(a):
+    """Residuals of soft clusters (Arandjelovic et al. 2016)."""
+    tokens = a.reshape(-1, a.shape[-1])
+    shares, centres = jax.nn.softmax(dense(tokens, 4)), weights(a, 4, a.shape[-1], seed=3)
+    residuals = jnp.einsum("tk,tc->kc", shares, tokens) - shares.sum(0)[:, None] * centres
+    return (residuals / jnp.linalg.norm(residuals, axis=1, keepdims=True)).reshape(-1)
+
+
 LINEAR = "piecewise linear: one gradient"
 ALL = "dense: 60 directions"
 POOLED = "pooled first: 3 directions instead of 60"
@@ -597,6 +628,26 @@ HEADS = {
     ),
     "print": Head(printed, LINEAR),
     "nothing": Head(lambda a: jnp.tanh(a[0][:, None] * weights(a, 1, 0, 3)).sum(), LINEAR),
+    "product of two pools": Head(
+        lambda a: log_probability(gap(jnp.tanh(dense(a, 5))) * gap(jax.nn.silu(dense(a, 5, 3)))),
+        STILL,
+    ),
+    "weights over their sum": Head(lambda a: log_probability(over_their_sum(a)), STILL),
+    "mean and deviation": Head(lambda a: log_probability(mean_and_deviation(a)), STILL),
+    "gram matrix": Head(lambda a: log_probability(gram(a)), STILL),
+    "gram matrix of 3x3": Head(
+        lambda a: log_probability(gram(jnp.tanh(conv(a, 4)))),
+        "local, then pooled, 9 colours: 27 directions instead of 60",
+    ),
+    "covariance": Head(lambda a: log_probability(gram(a - gap(a)[None, None])), GATED),
+    "linear attention of a probe": Head(lambda a: log_probability(linear_attention(a)), STILL),
+    "clusters": Head(lambda a: log_probability(netvlad(a)), STILL),
+    "product of a pool and what passes it": Head(
+        lambda a: log_probability(
+            gap(jnp.sin(dense(a, 3) * gap(jnp.tanh(dense(a, 3)))[None, None]))
+        ),
+        ALL,
+    ),
     "gate of a gate": Head(
         lambda a: log_probability(gap(gated_alone(gated_alone(jnp.tanh(a))))),
         "local but for pools fed back, then pooled, 1 colour: 45 directions instead of 60",

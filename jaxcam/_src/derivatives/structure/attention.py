@@ -154,23 +154,26 @@ def _reduce(eqn: Any, share: _Share, side: int, given: Sequence[Any]) -> Array |
 
 
 def _dot(eqn: Any, share: _Share, side: int, given: Sequence[Any]) -> Array | None:
-    """The product of both sides with the axes of the result, and the softmax's last."""
-    contracted, batch = param(eqn, "dimension_numbers")
+    contracted, _ = param(eqn, "dimension_numbers")
     if tuple(contracted[side]) != (share.axis,):
         return None
-
-    def laid(x: Array, side: int) -> Array:
-        kept = {*contracted[side], *batch[side]}
-        free = [a for a in range(x.ndim) if a not in kept]
-        x = x.transpose(*batch[side], *free, *contracted[side])
-        absent = range(eqn.outvars[0].aval.ndim + 1 - x.ndim)
-        start = len(batch[side]) + (len(free) if side == 0 else 0)
-        return jnp.expand_dims(x, tuple(start + a for a in absent))
-
-    times = laid(accumulated(given[1 - side]), 1 - side)
-    times = times if share.times is None else _product(times, laid(share.times, side))
-    powers = laid(share.powers, side)
+    times = factor(eqn, 1 - side, accumulated(given[1 - side]))
+    times = times if share.times is None else _product(times, factor(eqn, side, share.times))
+    powers = factor(eqn, side, share.powers)
     return _pooled(_Share(powers, powers.ndim - 1, times))
+
+
+def factor(eqn: Any, side: int, x: Array) -> Array:
+    """One side of a `dot_general`, with the axes of the result, of size 1 too, then those summed.
+
+    The result is the sum of the product of both.
+    """
+    (contracted, batch) = (both[side] for both in param(eqn, "dimension_numbers"))
+    free = [a for a in range(x.ndim) if a not in {*contracted, *batch}]
+    x = x.transpose(*batch, *free, *contracted)
+    absent = range(eqn.outvars[0].aval.ndim - len(batch) - len(free))
+    start = len(batch) + (len(free) if side == 0 else 0)
+    return jnp.expand_dims(x, tuple(start + a for a in absent))
 
 
 _Rule = Callable[[Any, _Share, int, Sequence[Any]], Array | _Share | None]

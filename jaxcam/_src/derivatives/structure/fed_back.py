@@ -67,10 +67,21 @@ def fed_back(program: Program, sinks: Sequence[Any], below: int) -> FedBack | No
         if not held.moving([held.result]):
             return None
         for sink in sinks:
-            fields = laid_out(held, program.frontier(sink))
+            fields = _fields(held, program.frontier(sink), [g.waist for g in gates])
             if fields and (case := _case(program, gates, sink, fields, below)):
                 return case
     return None
+
+
+def _fields(held: Program, frontier: Sequence[Any], gates: Sequence[Any]) -> dict[Any, Grid] | None:
+    """Lays out what enters the last pool: also a gate, which sees nothing where it is held."""
+    fields = laid_out(held, [v for v in frontier if v not in gates])
+    positions, channels = (seen[held.point].shape[-1] for seen in (held.positions, held.channels))
+
+    def of_gate(v: Any) -> Grid:
+        return Grid((), np.zeros((1, positions), bool), np.zeros((v.aval.size, channels), bool))
+
+    return fields and fields | {v: of_gate(v) for v in frontier if v in gates}
 
 
 def _first_pool(program: Program) -> Any:
@@ -78,14 +89,10 @@ def _first_pool(program: Program) -> Any:
 
     None where its equation has another result that moves: to hold one would hold the other too.
     """
-
-    def has_none(v: Any) -> bool:
-        seen = program.positions[v]
-        return seen.size == seen.shape[-1]
-
     for eqn in program.jaxpr.eqns:
         made = program.moving(eqn.outvars)
-        if any(map(has_none, made)) and not any(map(has_none, program.moving(eqn.invars))):
+        taken = program.moving(eqn.invars)
+        if any(map(program.is_pooled, made)) and not any(map(program.is_pooled, taken)):
             return made[0] if len(made) == 1 else None
     return None
 

@@ -13,6 +13,7 @@ from jaxcam._src.derivatives.structure.fed_back import FedBack, fed_back
 from jaxcam._src.derivatives.structure.pooled_linear import pooled
 from jaxcam._src.derivatives.structure.pools import LocalPooled, grid_of, laid_out, numbers_of
 from jaxcam._src.derivatives.structure.program import Program, read
+from jaxcam._src.derivatives.structure.side_by_side import joined
 from jaxcam._src.derivatives.structure.walk import UNCHAINED
 
 
@@ -83,9 +84,19 @@ class Plan:
 def plan(f: Callable[[Array], Array], x: Array) -> Plan:
     """Reads a function's program at a point and chooses."""
     program = read(f, x)
-    outcome = program.outcome
     if has_refs(program.jaxpr):  # what is written there is not followed
         return Plan(program, Dense(), x.size)
+    found = _cheapest(program, x)
+    together = joined(program) if isinstance(found.case, Dense) else None
+    return min(found, _cheapest(together, x), key=_cost) if together else found
+
+
+def _cost(plan: Plan) -> int:
+    return plan.directions
+
+
+def _cheapest(program: Program, x: Array) -> Plan:
+    outcome = program.outcome
     if not program.moving([program.result]) or not program.smooth:
         return Plan(program, Linear(), 0)
     waists = program.waists()
@@ -104,9 +115,9 @@ def plan(f: Callable[[Array], Array], x: Array) -> Plan:
         is_chained = UNCHAINED not in outcome.opaque
         pools = [v for v in smallest if program.is_smooth(v) and is_chained]
         plans += _local_pooled(program, waists, pools, min(bounds)) + linear
-        plans += _gated(program, pools, min(p.directions for p in plans))
-        plans += _fed_back(program, pools, min(p.directions for p in plans))
-    return min(plans, key=lambda p: p.directions)
+        plans += _gated(program, pools, min(map(_cost, plans)))
+        plans += _fed_back(program, pools, min(map(_cost, plans)))
+    return min(plans, key=_cost)
 
 
 def meeting(program: Program) -> Any:

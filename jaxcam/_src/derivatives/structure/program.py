@@ -11,7 +11,7 @@ import jax.core
 from jaxtyping import Array
 
 from jaxcam._src.cut.opened import opened
-from jaxcam._src.cut.partition import live
+from jaxcam._src.cut.partition import live, once
 from jaxcam._src.cut.programs import CALLS, has_refs, is_dropped, is_variable
 from jaxcam._src.cut.softmax import softmaxes
 from jaxcam._src.derivatives.structure import relations
@@ -27,7 +27,7 @@ class Program:
     """The equations that lead from a point to a scalar, and what they see of it.
 
     Attributes:
-      jaxpr: calls opened, dead code removed.
+      jaxpr: calls opened, nothing dead, nothing computed twice.
       values: of every variable, at the point.
       positions: of every variable that carries a derivative, which positions it sees; positions
         are all axes of the point but the last, taken together.
@@ -109,6 +109,11 @@ class Program:
         before, after = self.upstream[source], self.upstream[sink]
         return before != after and not before & ~after and not after & ~before & self.smooth
 
+    def is_pooled(self, v: Any) -> bool:
+        """Whether a variable has no positions of its own: all of it sees the same."""
+        seen = self.positions[v]
+        return seen.size == seen.shape[-1]
+
     def leads(self, source: Any, sinks: Sequence[Any]) -> bool:
         """Whether a variable leads to one of others."""
         return any(not self.upstream[source] & ~self.upstream[v] for v in sinks)
@@ -123,7 +128,7 @@ class Program:
         part, others = self.part([self.point, *held], [self.result])
         inputs = [*held, *others]
         jaxpr = part.replace(invars=[*inputs, self.point])
-        return _understood(jaxpr, [None] * len(inputs), self.point.aval.shape, self.values)
+        return understood(jaxpr, [None] * len(inputs), self.point.aval.shape, self.values)
 
     def waists(self) -> list[Any]:
         """The variables between point and result that every path passes, in order."""
@@ -155,10 +160,10 @@ def read(f: Callable[[Array], Array], x: Array) -> Program:
     jaxpr, constants = _opened(f, x)
     fixed = [None] * len(constants)
     jaxpr = _pooling_first(jaxpr, [*fixed, _positions(x.shape)])
-    return _understood(jaxpr, fixed, x.shape, _evaluate(jaxpr, [*constants, x]))
+    return understood(jaxpr, fixed, x.shape, evaluated(jaxpr, [*constants, x]))
 
 
-def _understood(
+def understood(
     jaxpr: Any, fixed: Sequence[None], shape: tuple[int, ...], values: dict[Any, Any]
 ) -> Program:
     """A program whose last argument is the point, with what its variables see of that."""
@@ -204,16 +209,17 @@ def depends(f: Callable[[Array], Array], x: Array) -> bool:
 
 
 def _opened(f: Callable[[Array], Array], x: Array) -> tuple[Any, list[Any]]:
-    """The program of a function, calls opened, dead code removed, and its constants."""
+    """The program of a function, calls opened, no code dead or repeated, and its constants."""
     program, constants = opened(jax.make_jaxpr(f)(x), CALLS)
-    return program.replace(eqns=live(program.eqns, program.outvars)[0]), constants
+    return once(program.replace(eqns=live(program.eqns, program.outvars)[0])), constants
 
 
 def _positions(shape: tuple[int, ...]) -> Relation:
     return relations.identity(shape, range(len(shape))[:-1])
 
 
-def _evaluate(jaxpr: Any, arguments: Sequence[Any]) -> dict[Any, Any]:
+def evaluated(jaxpr: Any, arguments: Sequence[Any]) -> dict[Any, Any]:
+    """The values of all variables of a program."""
     made = [v for eqn in jaxpr.eqns for v in eqn.outvars if not is_dropped(v)]
     values = jax.core.eval_jaxpr(jaxpr.replace(outvars=made), (), *arguments)
     return dict(zip((*jaxpr.invars, *made), (*arguments, *values), strict=True))

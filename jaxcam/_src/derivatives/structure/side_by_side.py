@@ -1,0 +1,113 @@
+"""Pools side by side, which together nothing passes, as one sum over positions of local fields.
+
+Of a product over positions whose sides both move, such as a covariance, the fields are its terms.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jaxcam._src.arithmetic import accumulated
+from jaxcam._src.cut.programs import alone, is_variable, param
+from jaxcam._src.derivatives.structure.attention import factor
+from jaxcam._src.derivatives.structure.program import Program, evaluated, understood
+
+_MOST_TERMS = 1 << 24  # of a product, held at once for each direction
+
+
+def joined(program: Program) -> Program | None:
+    """The same program with its first pools in one vector, and products as sums of their terms.
+
+    None where that changes nothing: there are no products, and pools are one, or passed by. Nor
+    for a program with effects, such as prints, which would take place once more.
+    """
+    if program.jaxpr.effects:
+        return None
+    pools = _first_pools(program)
+    if len(pools) < 2 or (held := program.holding(pools)).moving([held.result]):
+        pools = []
+    if not pools and not any(_is_product(eqn, program) for eqn in program.jaxpr.eqns):
+        return None
+    inputs = program.jaxpr.invars
+    jaxpr = jax.make_jaxpr(_joining(program, pools))(*(v.aval for v in inputs)).jaxpr
+    arguments = [program.values[v] for v in inputs]
+    fixed = [None] * (len(inputs) - 1)
+    return understood(jaxpr, fixed, program.point.aval.shape, evaluated(jaxpr, arguments))
+
+
+def _first_pools(program: Program) -> list[Any]:
+    """The variables without positions of their own that are made of some with positions alone."""
+    found, behind = [], set()
+    for eqn in program.jaxpr.eqns:
+        made, taken = program.moving(eqn.outvars), program.moving(eqn.invars)
+        if not behind.isdisjoint(filter(is_variable, eqn.invars)):
+            behind.update(eqn.outvars)
+        elif all(map(program.is_pooled, made)) and not all(map(program.is_pooled, taken)):
+            found += made
+            behind.update(made)
+    return found
+
+
+def _is_product(eqn: Any, program: Program) -> bool:
+    """Whether an equation sums the product of two sides that move over their positions."""
+    if eqn.primitive.name != "dot_general" or len(program.moving(eqn.invars)) < 2:
+        return False
+    (result,) = eqn.outvars
+    (contracted, _), _ = param(eqn, "dimension_numbers")
+    terms = result.aval.size * math.prod(eqn.invars[0].aval.shape[a] for a in contracted)
+    is_pool = program.is_pooled(result) and not any(map(program.is_pooled, eqn.invars))
+    return is_pool and terms <= _MOST_TERMS
+
+
+def _joining(program: Program, pools: list[Any]) -> Callable[..., list[Any]]:
+    behind = {*pools}
+
+    def run(*arguments: Any) -> list[Any]:
+        values = dict(zip(program.jaxpr.invars, arguments, strict=True))
+
+        def evaluate(eqn: Any) -> None:
+            part = alone(eqn)
+            if _is_product(eqn, program):
+                outputs = [_summed(eqn, *(values[v] for v in eqn.invars))]
+            else:
+                outputs = jax.core.eval_jaxpr(part, (), *(values[v] for v in part.invars))
+            values.update(zip(eqn.outvars, outputs, strict=True))
+
+        later = []
+        for eqn in program.jaxpr.eqns:
+            if behind.isdisjoint(filter(is_variable, eqn.invars)):
+                evaluate(eqn)
+            else:
+                behind.update(eqn.outvars)
+                later.append(eqn)
+        if pools:
+            values |= _through_one([values[v] for v in pools], pools)
+        for eqn in later:
+            evaluate(eqn)
+        return [values[v] for v in program.jaxpr.outvars]
+
+    return run
+
+
+def _summed(eqn: Any, *sides: Array) -> Array:
+    """A product over positions as the sum of its terms."""
+    result = eqn.outvars[0].aval
+    one, other = (factor(eqn, side, accumulated(x)) for side, x in enumerate(sides))
+    return (one * other).sum(range(result.ndim, one.ndim)).astype(result.dtype)
+
+
+def _through_one(pooled: list[Any], pools: list[Any]) -> dict[Any, Any]:
+    """The pools as parts of one vector."""
+    dtype = np.result_type(*(x.dtype for x in pooled))
+    together = jnp.concatenate([x.astype(dtype).reshape(-1) for x in pooled])
+    parts = jnp.split(together, np.cumsum([x.size for x in pooled])[:-1])
+    return {
+        v: part.reshape(v.aval.shape).astype(v.aval.dtype)
+        for v, part in zip(pools, parts, strict=True)
+    }
