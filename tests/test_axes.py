@@ -142,3 +142,37 @@ def test_columns_alone_are_tokens_of_a_grid_that_is_given():
     explanation = jaxcam.explainer(model, layer, jaxcam.hires_cam)(VARIABLES, image)
     assert explanation.cam.shape == (1, 16)
     assert explanation.cam[0].argmax() == 5
+
+
+def _filtered(x):
+    """Averages of 2 x 2 pixels, so that something is made of what was cut out."""
+    return x.reshape(x.shape[0] // 2, 2, x.shape[1] // 2, 2, 3).mean((1, 3))
+
+
+CROPS = {
+    "the centre": lambda x: _filtered(x[4:12, 4:12]),
+    "the centre, after scaling": lambda x: _filtered(((x - 0.5) / 2)[None, 4:12, 4:12][0]),
+    "from a number": lambda x: _filtered(jax.lax.dynamic_slice(x, (4, 4, 0), (8, 8, 3))),
+    "one half and the other": lambda x: _filtered(x[:, :8]) + _filtered(x[:, 8:]),
+}
+WHOLE = {
+    "a channel": lambda x: x[..., :1] * _filtered(x).mean(),
+    "every second pixel": lambda x: x[::2, ::2] + x[1::2, 1::2],
+    "all but a rest": lambda x: x[:15, 1:],
+    "a part beside the whole": lambda x: x[4:12, 4:12] + jax.image.resize(x, (8, 8, 3), "linear"),
+    "a part of what was filtered": lambda x: jnp.repeat(_filtered(x), 4, axis=0)[8:24],
+}
+
+
+@pytest.mark.parametrize("name", CROPS)
+def test_a_model_that_looks_at_a_part_is_refused(name):
+    model = _model(lambda v, x: CROPS[name](x))
+    with pytest.raises(ValueError, match=r"cuts the image .* along axis [01] from \d to \d+, .*"):
+        jaxcam.explainer(model, "layer")(VARIABLES, jnp.ones(SIZE))
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_model_that_looks_at_the_whole_is_taken(name):
+    model = _model(lambda v, x: WHOLE[name](x))
+    explained = jax.eval_shape(jaxcam.explainer(model, "layer"), VARIABLES, jnp.ones(SIZE))
+    assert explained.heatmap.shape == SIZE[:2]

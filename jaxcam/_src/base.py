@@ -66,6 +66,8 @@ class Head:
         `~n` where one runs backwards, with their sizes, the outer first.
       positionless: whether the program shows that axes of the activations hold no positions of
         the image where such are wanted.
+      cropped: an axis of the image, and from where to where along it, if the model cuts that part
+        out before all else.
     """
 
     run: "HeadFn"
@@ -74,6 +76,7 @@ class Head:
     axes_proven: bool
     tokens: tuple[tuple[int, int], ...] | None = None
     positionless: bool = False
+    cropped: tuple[int, int, int] | None = None
 
     def __call__(self, activations: Array) -> Any:
         return self.run(activations)

@@ -122,6 +122,13 @@ def check_positions(head: Head, activations: Array, layer: str | SplitFn) -> Non
             "another input of the model; choose another layer or occurrence=, or make that input "
             "the image"
         )
+    if head.cropped:
+        axis, start, stop = head.cropped
+        raise ValueError(
+            f"the model cuts the image before all else, along axis {axis} from {start} to {stop}, "
+            "and its maps would be stretched over all of it; give apply_fn images that are cut, "
+            "and cut none inside"
+        )
     if head.positionless:
         raise ValueError(
             f"{returns}, of which the program shows fewer axes of positions than the image has: "

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PyTree
 from jaxcam._src.base import ApplyFn, Head, HeadFn, Layer, SplitFn
 from jaxcam._src.cut.attended import attended, attention_weights
 from jaxcam._src.cut.calls import name_calls
+from jaxcam._src.cut.cropped import cropped
 from jaxcam._src.cut.ending import name_of_ending, to_logits
 from jaxcam._src.cut.find import choose, find_hits, find_mapped
 from jaxcam._src.cut.frameworks import check_apply_fn, maker_of
@@ -125,19 +126,21 @@ def split(
         leaves = len(jax.tree.leaves(image))
         wanted, lies = choose(closed.jaxpr, layer, occurrence, leaf, leaves)
         program, constants = opened(closed, wanted=wanted)
-        prefix, head = partition(program, layer)
+        prefix, suffix = partition(program, layer)
         arguments = [*constants, *jax.tree.leaves((variables, image))]
         activations, *residuals = run(prefix, arguments)
 
         def head_fn(activations: Array) -> PyTree:
-            _check_like(activations, head.invars[0].aval, layer)
+            _check_like(activations, suffix.invars[0].aval, layer)
             inputs = (activations, *residuals, *arguments)
-            outputs = jax.core.eval_jaxpr(head, (), *inputs)
+            outputs = jax.core.eval_jaxpr(suffix, (), *inputs)
             return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
         own = prefix.invars[len(arguments) - leaves :]
         sees_image = reaches(prefix, own, prefix.outvars[0])
-        return activations, Head(head_fn, name_of_ending(program), sees_image, *_proven(lies))
+        part = cropped(program, program.invars[-1]) if leaves == 1 else None
+        head = Head(head_fn, name_of_ending(program), sees_image, *_proven(lies), cropped=part)
+        return activations, head
 
     split_fn.apply_fn = apply_fn  # pyright: ignore[reportFunctionMemberAccess]
     return split_fn
