@@ -363,6 +363,22 @@ def summed_by_a_product(a):
     return jnp.einsum("hwc,hw->c", a, jnp.ones(a.shape[:2], a.dtype))[None, None] / 9
 
 
+def maximum_and_mean(a):
+    f = jnp.tanh(dense(a, 4))
+    return jnp.concatenate([f.max((0, 1)), gap(f)])
+
+
+def pyramid(a):
+    """Means of the whole and of its parts (He et al. 2014)."""
+    f = jnp.tanh(a)
+    return jnp.concatenate([gap(f), gap(f[:2]), gap(f[2:])])
+
+
+def window_of_none(a):
+    padded = lax.pad(a, jnp.zeros((), a.dtype), [(-2, -3, 0), (0, 0, 0), (0, 0, 0)])
+    return logit(gap(jnp.sin(a))) + padded.sum()
+
+
 def mean_and_deviation(a):
     f = jnp.tanh(dense(a, 4))
     return jnp.concatenate([gap(f), jnp.sqrt(gap(f**2) - gap(f) ** 2)])
@@ -470,7 +486,7 @@ HEADS = {
     ),
     "1x1, silu, gap, log-softmax": Head(
         lambda a: log_probability(gap(jax.nn.silu(dense(a, 5)) + conv(a, 5))),
-        "local, then pooled, 9 colours: 27 directions instead of 60",
+        STILL,
     ),
     "generalised mean": Head(
         lambda a: logit(gap(jnp.maximum(a, 0.1) ** 3) ** (1 / 3)),
@@ -634,6 +650,9 @@ HEADS = {
     ),
     "weights over their sum": Head(lambda a: log_probability(over_their_sum(a)), STILL),
     "mean and deviation": Head(lambda a: log_probability(mean_and_deviation(a)), STILL),
+    "maximum and mean": Head(lambda a: log_probability(maximum_and_mean(a)), STILL),
+    "pyramid": Head(lambda a: log_probability(pyramid(a)), STILL),
+    "window of none": Head(window_of_none, ONE),
     "gram matrix": Head(lambda a: log_probability(gram(a)), STILL),
     "gram matrix of 3x3": Head(
         lambda a: log_probability(gram(jnp.tanh(conv(a, 4)))),

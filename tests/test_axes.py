@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jaxcam
@@ -24,6 +25,9 @@ VARIABLES = {
     "grid": _weights(WIDTH, 49 * 4),
     "places": _weights(7, 7, WIDTH),
     "mix": _weights(6, WIDTH),
+    "start": _weights(1, 6),
+    "decoder": _weights(WIDTH, 4, 7, 7),
+    "loop": _weights(2, 12, 12),
 }
 
 
@@ -76,6 +80,21 @@ POSITIONS = {
         SIZE,
         lambda v, x: jnp.broadcast_to(_patches(v, x).mean((0, 1)), (7, 7, WIDTH)) + v["places"],
     ),
+    "a decoder's first grid": (
+        SIZE,
+        lambda v, x: jnp.einsum("c,cdhw->hwd", _patches(v, x).mean((0, 1)), v["decoder"]),
+    ),
+    "layers in a loop": (
+        SIGNAL,
+        lambda v, x: jax.lax.scan(
+            lambda h, w: (jnp.tanh(h @ w), None), x.reshape(12, 2, 2, 3).reshape(12, 12), v["loop"]
+        )[0],
+    ),
+    "a signal that is shifted": (SIGNAL, lambda v, x: jnp.concatenate([v["start"], x[:-1]])),
+    "a border on one side, pooled": (
+        SIGNAL,
+        lambda v, x: jnp.concatenate([v["start"], x[1:], v["start"]])[:24].reshape(12, 2, 6).max(1),
+    ),
     "a gate": (SIZE, lambda v, x: _patches(v, x) * _patches(v, x).mean((0, 1), keepdims=True)),
     "a loop over times": (
         SIGNAL,
@@ -91,10 +110,10 @@ def _model(layer_fn):
 
 
 @pytest.mark.parametrize("name", POSITIONLESS)
-def test_axes_that_weights_made_of_positions_are_refused(name):
+def test_axes_that_weights_made_of_positions_are_warned_of(name):
     size, layer_fn = POSITIONLESS[name]
     model = _model(layer_fn)
-    with pytest.raises(ValueError, match=r"'layer' returns .* fewer axes of positions than the im"):
+    with pytest.warns(jaxcam.ModelWarning, match=r"'layer' returns .* weights made an axis where"):
         jaxcam.explainer(model, "layer")(VARIABLES, jnp.ones(size))
     with pytest.raises(ValueError, match="no layer with positions"):
         jaxcam.suggest_layer(model, VARIABLES, jnp.ones(size))
@@ -124,13 +143,48 @@ def _with_class_token(v, x):
 
 def test_a_signal_behind_a_class_token_is_refused_without_a_grid():
     model = _model(_with_class_token)
-    message = r"returns \[25, 8\], 24 positions behind others.*token_grid\(apply_fn, 'layer'\)"
+    message = r"returns \[25, 8\], 24 positions and others.*token_grid\(apply_fn, 'layer'\)"
     with pytest.raises(ValueError, match=message):
         jaxcam.explainer(model, "layer")(VARIABLES, jnp.ones(SIGNAL))
     with pytest.raises(ValueError, match=r"token_grid\(apply_fn, 'layer'\)"):
         jaxcam.suggest_layer(model, VARIABLES, jnp.ones(SIGNAL))
     activations, _ = jaxcam.token_grid(model, "layer")(VARIABLES, jnp.ones(SIGNAL))
     assert activations.shape == (24, WIDTH)
+
+
+def test_tokens_before_and_behind_those_of_the_patches_are_no_part_of_the_grid():
+    def layer_fn(v, x):
+        tokens = _patches(v, x).reshape(16, WIDTH)
+        return jnp.concatenate([jnp.concatenate([v["mix"][:2], tokens]), v["mix"][2:]])
+
+    split_fn = jaxcam.token_grid(_model(layer_fn), "layer")
+    image = jax.random.normal(jax.random.key(0), SIZE)
+    activations, head = split_fn(VARIABLES, image)
+    np.testing.assert_allclose(activations, _patches(VARIABLES, image), rtol=1e-5)
+    wanted = jnp.sin(layer_fn(VARIABLES, image)).sum()
+    np.testing.assert_allclose(head(activations), wanted[None], rtol=1e-5)
+
+
+def test_heads_of_queries_that_are_joined_are_not_turned():
+    def layer_fn(v, x):
+        weights = jax.nn.softmax(jnp.einsum("qhd,th->hqt", v["heads"], x[:, :2]))
+        return jnp.einsum("hqt,td->qhd", weights, x).reshape(16, -1)
+
+    variables = {**VARIABLES, "heads": _weights(16, 2, 3)}
+    with pytest.warns(jaxcam.ModelWarning, match="weights made an axis"):
+        explanation = jaxcam.explainer(_model(layer_fn), "layer")(variables, jnp.ones(SIGNAL))
+    assert explanation.cam.shape == (16,)
+
+
+def test_a_layer_of_positions_alone_is_listed():
+    def layer_fn(v, x):
+        return jnp.tanh(x[..., 0])
+
+    model = _model(layer_fn)
+    (layer,) = jaxcam.layers(model, VARIABLES, jnp.ones((4, 6, 8, 1)))
+    assert layer.shape == (4, 6, 8)
+    with pytest.raises(ValueError, match="wanted as many spatial axes in both"):
+        jaxcam.explainer(model, "layer")(VARIABLES, jnp.ones((4, 6, 8, 1)))
 
 
 def test_columns_alone_are_tokens_of_a_grid_that_is_given():
@@ -153,12 +207,15 @@ CROPS = {
     "the centre": lambda x: _filtered(x[4:12, 4:12]),
     "the centre, after scaling": lambda x: _filtered(((x - 0.5) / 2)[None, 4:12, 4:12][0]),
     "from a number": lambda x: _filtered(jax.lax.dynamic_slice(x, (4, 4, 0), (8, 8, 3))),
-    "one half and the other": lambda x: _filtered(x[:, :8]) + _filtered(x[:, 8:]),
+    "one half": lambda x: _filtered(x[:, :8]),
 }
 WHOLE = {
     "a channel": lambda x: x[..., :1] * _filtered(x).mean(),
     "every second pixel": lambda x: x[::2, ::2] + x[1::2, 1::2],
     "all but a rest": lambda x: x[:15, 1:],
+    "one half and the other": lambda x: _filtered(x[:, :8]) + _filtered(x[:, 8:]),
+    "row by row": lambda x: jnp.stack([jnp.tanh(row) for row in x]),
+    "rolled": lambda x: jnp.roll(x, 5, axis=0),
     "a part beside the whole": lambda x: x[4:12, 4:12] + jax.image.resize(x, (8, 8, 3), "linear"),
     "a part of what was filtered": lambda x: jnp.repeat(_filtered(x), 4, axis=0)[8:24],
 }
@@ -167,7 +224,7 @@ WHOLE = {
 @pytest.mark.parametrize("name", CROPS)
 def test_a_model_that_looks_at_a_part_is_refused(name):
     model = _model(lambda v, x: CROPS[name](x))
-    with pytest.raises(ValueError, match=r"cuts the image .* along axis [01] from \d to \d+, .*"):
+    with pytest.raises(ValueError, match=r"sees the image from \d to \d+ along axis [01] alone, "):
         jaxcam.explainer(model, "layer")(VARIABLES, jnp.ones(SIZE))
 
 

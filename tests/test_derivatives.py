@@ -95,6 +95,24 @@ def test_chosen_coordinates_cost_a_direction_each():
     assert len(runs) == 1 + AT.size  # one to read the program
 
 
+@jax.custom_vjp
+def _backward_only(x):
+    return x
+
+
+_backward_only.defvjp(lambda x: (x, None), lambda _, g: (g,))
+
+
+@pytest.mark.parametrize("at", [None, np.array([3])])
+def test_what_is_dead_needs_no_derivatives_forward(at):
+    def with_what_is_dead(x):
+        return _mixing(x), _backward_only(x)
+
+    found = jaxcam.derivatives(lambda x: with_what_is_dead(x)[0], POINT, at=at)
+    wanted = jaxcam.derivatives(_mixing, POINT, at=at)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_an_index_of_no_coordinate_is_refused_or_nan():
     for at in (12, -1, np.array([0, 12]), np.uint8(200)):
         with pytest.raises(ValueError, match=r"at holds .*; x has the flat indices 0 to 11\. For"):

@@ -133,7 +133,6 @@ CLASS = jnp.zeros((1, 4))
 ORDERS = {
     "chosen": lambda tokens: tokens[jnp.arange(16)[::-1]],
     "sorted": lambda tokens: jnp.sort(tokens, axis=0),
-    "class token last": lambda tokens: jnp.concatenate([tokens, CLASS]),
     "without the last": lambda tokens: jnp.concatenate([CLASS, tokens])[:-1],
 }
 

@@ -64,8 +64,8 @@ class Head:
       axes_proven: whether the program shows that the axes of the activations are the image's.
       tokens: where the program shows it, which axes of the image the one of tokens is joined of,
         `~n` where one runs backwards, with their sizes, the outer first.
-      positionless: whether the program shows that axes of the activations hold no positions of
-        the image where such are wanted.
+      before: how many others, such as a class token, come before those tokens.
+      positionless: whether weights made an axis where positions are wanted.
       cropped: an axis of the image, and from where to where along it, if the model cuts that part
         out before all else.
     """
@@ -75,6 +75,7 @@ class Head:
     sees_image: bool
     axes_proven: bool
     tokens: tuple[tuple[int, int], ...] | None = None
+    before: int = 0
     positionless: bool = False
     cropped: tuple[int, int, int] | None = None
 

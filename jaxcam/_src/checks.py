@@ -113,8 +113,11 @@ def check_activations(activations: Array, image: Array, layer: str | SplitFn) ->
         )
 
 
-def check_positions(head: Head, activations: Array, layer: str | SplitFn) -> None:
-    """Refuses a layer that holds not the positions of the image, each axis those of one of its."""
+def check_positions(head: Head, activations: Array, image: Array, layer: str | SplitFn) -> None:
+    """Refuses a layer that holds not the positions of the image, each axis those of one of its.
+
+    Warns of one whose positions weights made.
+    """
     returns = f"{_named(layer)} returns {list(activations.shape)}"
     if not head.sees_image:
         raise ValueError(
@@ -125,15 +128,8 @@ def check_positions(head: Head, activations: Array, layer: str | SplitFn) -> Non
     if head.cropped:
         axis, start, stop = head.cropped
         raise ValueError(
-            f"the model cuts the image before all else, along axis {axis} from {start} to {stop}, "
-            "and its maps would be stretched over all of it; give apply_fn images that are cut, "
-            "and cut none inside"
-        )
-    if head.positionless:
-        raise ValueError(
-            f"{returns}, of which the program shows fewer axes of positions than the image has: "
-            "weights made the others, as a dense layer over all positions does; choose a layer "
-            "before"
+            f"{_named(layer)} sees the image from {start} to {stop} along axis {axis} alone, and "
+            "its map would be stretched over all of it; give apply_fn images that are cut before"
         )
     if head.tokens and len(head.tokens) > 1:
         raise ValueError(
@@ -141,10 +137,17 @@ def check_positions(head: Head, activations: Array, layer: str | SplitFn) -> Non
             "attention heads and the windows of attention in windows do; choose a layer with an "
             "axis for each, or one of tokens [tokens, K] for jaxcam.token_grid"
         )
-    if head.tokens and head.tokens[0][1] != len(activations):
+    # A signal that was shifted by a step is as long as before.
+    if head.tokens and len(activations) not in (head.tokens[0][1], len(image)):
         raise ValueError(
-            f"{returns}, {head.tokens[0][1]} positions behind others, such as a class token; give "
+            f"{returns}, {head.tokens[0][1]} positions and others, such as a class token; give "
             f"{_as_tokens(layer)} as the layer"
+        )
+    if head.positionless:
+        _warn(
+            f"{returns}, and the program shows that weights made an axis where positions are "
+            "wanted, as a dense layer over all times does: its map is right only if these lie as "
+            "the image's do, as of an interpolation; else choose a layer before"
         )
 
 

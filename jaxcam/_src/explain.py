@@ -213,8 +213,8 @@ def _cut(
     activations, head = split_fn(variables, image)
     check_activations(activations, image, layer)
     if isinstance(head, Head):
-        check_positions(head, activations, layer)
-    if not (isinstance(head, Head) and head.axes_proven):
+        check_positions(head, activations, image, layer)
+    if not (isinstance(head, Head) and (head.axes_proven or head.positionless)):
         check_order(activations, image, layer)
     return activations, head
 

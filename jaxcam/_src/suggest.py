@@ -40,6 +40,8 @@ def suggest_layer(apply_fn: ApplyFn, variables: PyTree, image: Any) -> str:
     found = [each for each in on_the_way(apply_fn, variables, image) if has_positions(each.layer)]
     necks = [each for each in found if each.is_neck]
     _check_no_tokens(necks or found, apply_fn, variables, image)
+    if found and found[-1].has_others:
+        _check_no_tokens(found, apply_fn, variables, image)
     necks = [each.layer for each in necks]
     of_positions = (each.layer for each in found if not each.has_others)
     grids = [layer for layer in of_positions if len(layer.shape) == len(image.shape)]

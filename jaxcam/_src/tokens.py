@@ -26,7 +26,8 @@ def token_grid(
 
     `explainer` and `tap` take the result in place of a layer. The tokens `[tokens, K]` of one
     image are `extra` ones (class, registers), then those of the patches: in the order that the
-    program shows, else row by row. The extra ones keep their values and are no part of the map.
+    program shows, else row by row. The extra ones keep their values and are no part of the map; so
+    do those that the program shows behind the patches.
 
     Args:
       apply_fn: as for `explainer`.
@@ -61,19 +62,23 @@ def token_grid(
             )
         proven = _proven(head, image.ndim - 1, grid) if isinstance(head, Head) else None
         known = _grid_of(proven) if proven else None
-        first, shape = _layout(len(tokens), image.shape[:-1], extra, grid, known)
+        first, shape = getattr(head, "before", 0), known
+        if shape is None or grid or extra not in (None, first):
+            first, shape = _layout(len(tokens), image.shape[:-1], extra, grid, known)
+        end = first + math.prod(shape)
         joined = proven if proven and shape == known else tuple(enumerate(shape))
         lies, laid = _lies(joined), [n for _, n in joined]
 
         def grid_head(activations: Float[Array, "*grid K"]) -> Any:
             patches = lies.unseen(activations, activations.shape).reshape(-1, tokens.shape[-1])
-            return head(jnp.concatenate([tokens[:first], patches.astype(tokens.dtype)]))
+            parts = tokens[:first], patches.astype(tokens.dtype), tokens[end:]
+            return head(jnp.concatenate(parts))
 
-        activations = lies.seen(tokens[first:].reshape(*laid, -1))
+        activations = lies.seen(tokens[first:end].reshape(*laid, -1))
         _check_reach(grid_head, activations, layer)
         if isinstance(head, Head):
             return activations, dataclasses.replace(
-                head, run=grid_head, axes_proven=True, tokens=None
+                head, run=grid_head, axes_proven=True, tokens=None, positionless=False
             )
         return activations, grid_head
 

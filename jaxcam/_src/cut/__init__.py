@@ -137,21 +137,29 @@ def split(
             return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
         own = prefix.invars[len(arguments) - leaves :]
-        sees_image = reaches(prefix, own, prefix.outvars[0])
-        part = cropped(program, program.invars[-1]) if leaves == 1 else None
-        head = Head(head_fn, name_of_ending(program), sees_image, *_proven(lies), cropped=part)
+        head = Head(
+            head_fn,
+            name_of_ending(program),
+            sees_image=reaches(prefix, own, prefix.outvars[0]),
+            cropped=cropped(prefix, own[0]) if leaves == 1 else None,
+            **_shown(lies),
+        )
         return activations, head
 
     split_fn.apply_fn = apply_fn  # pyright: ignore[reportFunctionMemberAccess]
     return split_fn
 
 
-def _proven(lies: list[Lies]) -> tuple[bool, Joined | None, bool]:
-    """What holds of all runs of a layer, as the last fields of `Head`."""
-    joined = {each.joined for each in lies}
-    proven = all(each.order is not None for each in lies)
-    positionless = all(each.positionless for each in lies)
-    return proven, joined.pop() if len(joined) == 1 else None, positionless
+def _shown(lies: list[Lies]) -> dict[str, Any]:
+    """What holds of all runs of a layer, as `Head` says it."""
+    tokens = {(each.joined, each.before) for each in lies}
+    joined, before = tokens.pop() if len(tokens) == 1 else (None, 0)
+    return {
+        "axes_proven": all(each.order is not None for each in lies),
+        "tokens": joined,
+        "before": before,
+        "positionless": all(each.positionless for each in lies),
+    }
 
 
 def hoisted(f: Callable[..., Any], *arguments: Any) -> tuple[Callable[..., Any], list[Any]]:

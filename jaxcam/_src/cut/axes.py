@@ -97,34 +97,42 @@ def _tagged(eqn: Any, axes: Axes) -> Any:
     lies, shape = eqn.params["lies"], eqn.outvars[0].aval.shape
     batch = lies.batch_axis(shape)
     own = [axis for n, axis in enumerate(axes) if n != batch]
-    if len(own) == 2 and all(isinstance(alone(axis), int) for axis in own):
-        own[lies.order_in(shape)[-1]] = Of.CHANNELS  # such as of columns, with all their rows
-    shown = lies._replace(**_laid(own, lies.without_batch(shape)))
+    *_, channels = lies.order_in(shape) or [None]
+    shown = lies._replace(**_laid(own, lies.without_batch(shape), channels))
     return eqn if shown == lies else eqn.replace(params={**eqn.params, "lies": shown})
 
 
-def _laid(own: Sequence[Axis], shape: Sequence[int]) -> dict[str, Any]:
-    """What is known of a layer's axes, as `Lies` says it."""
-    bare = [*map(alone, own)]
-    for n, axis in enumerate(bare):
-        if isinstance(axis, tuple):
-            return {"joined": axis, "channels": 1 - n if len(own) == 2 else None}
-    at = {_forwards(axis): n for n, axis in enumerate(bare) if isinstance(axis, int)}
-    if len(own) < 2 or len(at) < len(own) - 1:
-        is_known = {None, Of.WEIGHTS, Of.CONSTANT}.isdisjoint(own)
-        channels = own.index(Of.CHANNELS) if own.count(Of.CHANNELS) == 1 else None
-        return {"channels": channels, "positionless": is_known and own.count(Of.CHANNELS) > 1}
-    places = [at[position] for position in sorted(at)]
-    (last,) = {*range(len(own))} - {*places}
-    tokens, order = own[places[0]] if len(own) == 2 else None, (*places, last)
-    if isinstance(tokens, Beside) and isinstance(tokens.axis, tuple):
-        return {"order": order, "joined": tokens.axis}  # others come first: it cannot be turned
-    flipped = tuple(n for n, place in enumerate(places) if bare[place] != _forwards(bare[place]))
-    joined = ((_forwards(tokens), shape[places[0]]),) if isinstance(tokens, int) else None
+def _laid(own: list[Axis], shape: Sequence[int], channels: int | None) -> dict[str, Any]:
+    """What is known of a layer's axes, as `Lies` says it; where nothing is, channels lie there."""
+    are_tokens = len(own) == 2
+    if are_tokens and all(isinstance(alone(axis), int) for axis in own):
+        own[channels] = Of.CHANNELS  # such as of columns, with all their rows
+    for n, axis in enumerate(own):
+        axes, before = (axis.axes, axis.before) if isinstance(axis, Beside) else (axis, 0)
+        if isinstance(axes, tuple) and len(axes) > 1:
+            place = 1 - n if are_tokens else None
+            return {"joined": axes, "before": before, "channels": place}
+    at = {_forwards(alone(axis)): n for n, axis in enumerate(own) if is_position(axis)}
+    if len(own) > 1 and len(at) == len(own) - 1:
+        return _ordered(own, shape, [at[position] for position in sorted(at)])
+    if channels == 0 and own.count(Of.CHANNELS) == 1 and own[-1] is Of.CHANNELS:
+        return {"channels": len(own) - 1}
+    return {"positionless": Of.CHANNELS in [axis for n, axis in enumerate(own) if n != channels]}
+
+
+def _ordered(own: list[Axis], shape: Sequence[int], places: list[int]) -> dict[str, Any]:
+    """The same of a layer all of whose axes but one are positions, which lie there."""
+    (channels,) = {*range(len(own))} - {*places}
+    order, tokens = (*places, channels), own[places[0]] if len(own) == 2 else None
+    if isinstance(tokens, Beside):  # with others beside, it cannot be turned
+        return {"order": order, "joined": tokens.axes, "before": tokens.before}
+    bare = [alone(own[place]) for place in places]
+    flipped = tuple(n for n, axis in enumerate(bare) if axis != _forwards(axis))
+    joined = ((_forwards(bare[0]), shape[places[0]]),) if len(own) == 2 else None
     return {"order": order, "flipped": flipped, "joined": joined}
 
 
-def _forwards(axis: int) -> int:
+def _forwards(axis: Any) -> int:
     return max(axis, ~axis)
 
 
@@ -139,7 +147,7 @@ def _looped(eqn: Any, inputs: list[Axes]) -> tuple[Any, list[Axes]]:
     while True:
         body, outputs = _followed(scan.body.jaxpr, [*fixed, *carry, *(axes[1:] for axes in xs)])
         pairs = zip(carry, outputs[: scan.carry], strict=True)
-        kept = [a if a == b else (None,) * len(a) for a, b in pairs]
+        kept = [tuple(x if x == y else None for x, y in zip(*pair, strict=True)) for pair in pairs]
         if kept == carry:
             break
         carry = kept

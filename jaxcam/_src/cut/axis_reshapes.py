@@ -12,9 +12,15 @@ from jaxcam._src.cut.tag import Joined
 
 @dataclasses.dataclass(frozen=True)
 class Beside:
-    """An axis that holds the known one and others beside it, such as a class token."""
+    """An axis that holds all of the known ones, one after the other, and others beside them.
 
-    axis: int | Joined
+    Attributes:
+      axes: the known ones.
+      before: how many others come first, such as a class token.
+    """
+
+    axes: Joined
+    before: int
 
 
 class Of(enum.Enum):
@@ -39,8 +45,8 @@ def is_position(axis: Axis) -> bool:
 
 def alone(axis: Axis) -> Axis:
     """The known axis, or axes, of one that may hold others beside."""
-    axis = axis.axis if isinstance(axis, Beside) else axis
-    return axis[0][0] if isinstance(axis, tuple) and len(axis) == 1 else axis
+    axes = axis.axes if isinstance(axis, Beside) else axis
+    return axes[0][0] if isinstance(axes, tuple) and len(axes) == 1 else axes
 
 
 def reshaped(eqn: Any, inputs: list[Axes]) -> Axes:

@@ -40,8 +40,15 @@ def axes_of_result(eqn: Any, result: Any, inputs: list[Axes]) -> Axes:
 
 def _alike(eqn: Any, inputs: list[Axes]) -> Axes:
     """Entry by entry, or window by window: each axis is what it is in an operand of this rank."""
-    rank = eqn.outvars[0].aval.ndim
-    alike = (axes for axes in inputs if len(axes) == rank)
+    after = eqn.outvars[0].aval.shape
+    alike = (
+        tuple(
+            alone(axis) if isinstance(axis, Beside) and size != to else axis
+            for axis, size, to in zip(axes, v.aval.shape, after, strict=True)
+        )
+        for v, axes in zip(eqn.invars, inputs, strict=True)
+        if len(axes) == len(after)
+    )
     return tuple(map(agreed, zip(*alike, strict=True)))
 
 
@@ -87,21 +94,27 @@ def _broadcast(eqn: Any, inputs: list[Axes]) -> Axes:
 
 def _concatenate(eqn: Any, inputs: list[Axes]) -> Axes:
     joined = param(eqn, "dimension")
-    axes = [*_alike(eqn, inputs)]
-    axes[joined] = _of_the_longest(eqn, [a[joined] for a in inputs])
-    axis, among = axes[joined], [is_position(a[joined]) for a in inputs]
-    is_last = among == [*sorted(among)] and sum(among) == 1  # as the patches after a class token
-    if isinstance(axis, int) and not all(among):
-        size = eqn.invars[-1].aval.shape[joined]
-        axes[joined] = Beside(((axis, size),) if is_last else axis)
-    if isinstance(axis, tuple):
-        axes[joined] = Beside(axis) if is_last else None
+    along, sizes = [a[joined] for a in inputs], [v.aval.shape[joined] for v in eqn.invars]
+    axes = [*map(agreed, zip(*inputs, strict=True))]
+    axes[joined] = _of_the_longest(along, sizes)
+    among = [n for n, axis in enumerate(along) if is_position(axis)]
+    if len(among) == 1 < len(along):
+        axes[joined] = _beside(along[among[0]], sizes[among[0]], sum(sizes[: among[0]]))
+    elif is_position(axes[joined]) and len(among) < len(along):
+        axes[joined] = alone(axes[joined])
     return tuple(axes)
 
 
-def _of_the_longest(eqn: Any, axes: list[Axis]) -> Axis:
+def _beside(axis: Axis, size: int, before: int) -> Axis:
+    """The axis of this size behind so many others."""
+    if isinstance(axis, Beside):
+        return Beside(axis.axes, before + axis.before)
+    axes = ((axis, size),) if isinstance(axis, int) else axis
+    return Beside(axes, before) if isinstance(axes, tuple) else None
+
+
+def _of_the_longest(axes: Sequence[Axis], sizes: Sequence[int]) -> Axis:
     """The axis that parts one behind the other make: of a reflected border that of the inside."""
-    sizes = [v.aval.shape[param(eqn, "dimension")] for v in eqn.invars]
     longest = agreed([axis for axis, size in zip(axes, sizes, strict=True) if size == max(sizes)])
     known = {axis for axis in axes if is_position(axis)}
     return longest if known and known <= {longest, _turned(longest)} else agreed(axes)
@@ -155,7 +168,7 @@ def _convolution(eqn: Any, inputs: list[Axes]) -> Axes:
     axes: list[Axis] = [None] * len(inputs[0])
     for before, after in zip((batch, *positions), (to_batch, *to), strict=True):
         axes[after] = _padded(inputs[0][before])
-    axes[to_out] = _made(inputs[1])[out]
+    (axes[to_out],) = _made(inputs[1], (inputs[1][out],))
     return tuple(axes)
 
 
@@ -164,10 +177,14 @@ def _padded(axis: Axis) -> Axis:
     return alone(axis) if isinstance(axis, Beside) else axis
 
 
-def _made(axes: Axes) -> Axes:
-    """An operand's axes in a product: of weights alone they are channels, of a constant lost."""
-    of = {Of.WEIGHTS: Of.CHANNELS, Of.CONSTANT: None}
-    return tuple(map(of.get, axes)) if {*axes} in ({Of.WEIGHTS}, {Of.CONSTANT}) else axes
+def _made(axes: Axes, free: Axes) -> Axes:
+    """The axes that an operand adds to a product: one of weights alone holds channels.
+
+    Several may be positions that were learned; and those of a constant, such as an interpolation.
+    """
+    if {*axes} == {Of.WEIGHTS}:
+        return (Of.CHANNELS,) if len(free) == 1 else (None,) * len(free)
+    return (None,) * len(free) if {*axes} == {Of.CONSTANT} else free
 
 
 def _product(eqn: Any, inputs: list[Axes]) -> Axes:
@@ -177,12 +194,10 @@ def _product(eqn: Any, inputs: list[Axes]) -> Axes:
     shared = [agreed([axes[n] for axes, n in zip(inputs, pair, strict=True)]) for pair in pairs]
     used = [{*c, *b} for c, b in zip(contracted, batch, strict=True)]
     free = [
-        axis
+        _made(axes, tuple(axis for n, axis in enumerate(axes) if n not in gone))
         for axes, gone in zip(inputs, used, strict=True)
-        for n, axis in enumerate(_made(axes))
-        if n not in gone
     ]
-    return (*shared, *free)
+    return (*shared, *free[0], *free[1])
 
 
 _SAME = dict.fromkeys("convert_element_type copy jaxcam_tag sharding_constraint".split(), _alike)

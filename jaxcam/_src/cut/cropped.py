@@ -1,48 +1,61 @@
-"""Whether a model looks at a part of its image alone, which a map would be stretched over."""
+"""Whether a layer sees a part of its image alone, which a map would be stretched over."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from jaxcam._src.cut.axis_rules import axes_of_result
+from jaxcam._src.cut.axis_reshapes import Axes
+from jaxcam._src.cut.axis_rules import axes_of_result, unknown
+from jaxcam._src.cut.partition import live
 from jaxcam._src.cut.programs import is_variable, param
 
-Part: TypeAlias = tuple[int, int, int]  # an axis of the image, and from where to where along it
+_Span: TypeAlias = tuple[int, int]  # from where to where along an axis of the image
 
 _NEGLIGIBLE = 1 / 16  # of an axis, left out at one end: such as what is no whole patch
 
 
-def cropped(jaxpr: Any, image: Any) -> Part | None:
-    """A part that a program, whose calls are opened, cuts out of the image before all else.
+def cropped(prefix: Any, image: Any) -> tuple[int, int, int] | None:
+    """An axis of the image, and from where to where along it a value sees the image.
 
-    None where something sees the whole image.
+    Args:
+      prefix: a program, whose calls are opened, with that value as its first result.
+      image: a variable of it.
+
+    Returns:
+      None where the value sees more than slices of the image, or slices that reach from end to end.
     """
-    whole = {image: (*range(image.aval.ndim - 1), None)}
-    found = None
-    for eqn in jaxpr.eqns:
+    whole: dict[Any, Axes] = {image: (*range(image.aval.ndim - 1), None)}
+    sizes, parts = image.aval.shape[:-1], []
+    for eqn in live(prefix.eqns, prefix.outvars[:1])[0]:
         taken = [v for v in eqn.invars if is_variable(v) and v in whole]
-        if not taken:
-            continue
-        cut = _cut(eqn, whole[taken[0]])
-        found = found or cut
-        if not cut and eqn.primitive.name in _KEEPS:
-            axes = [whole[v] if v in taken else (None,) * v.aval.ndim for v in eqn.invars]
+        spans = _spans(eqn, whole[taken[0]]) if taken else {}
+        if any(_is_part(span, sizes[axis]) for axis, span in spans.items()):
+            parts.append(spans)
+        elif taken and eqn.primitive.name in _KEEPS:
+            axes = [whole[v] if v in taken else unknown(v) for v in eqn.invars]
             whole |= {v: axes_of_result(eqn, v, axes) for v in eqn.outvars}
-        elif not cut:
+        elif taken:
             return None
-    return found
-
-
-def _cut(eqn: Any, axes: tuple) -> Part | None:
-    """What a slice keeps of an axis of which it leaves out more than a rest."""
-    sizes = eqn.invars[0].aval.shape
-    for axis, start, kept, size in zip(axes, *_kept(eqn), sizes, strict=False):
-        if isinstance(axis, int) and max(start, size - start - kept) > _NEGLIGIBLE * size:
-            return axis, start, start + kept
+    for axis, size in enumerate(sizes if parts else ()):
+        starts, stops = zip(*(spans.get(axis, (0, size)) for spans in parts), strict=True)
+        if _is_part((min(starts), max(stops)), size):
+            return axis, min(starts), max(stops)
     return None
 
 
+def _is_part(span: _Span, size: int) -> bool:
+    start, stop = span
+    return max(start, size - stop) > _NEGLIGIBLE * size
+
+
+def _spans(eqn: Any, axes: Axes) -> dict[int, _Span]:
+    """What a slice keeps of each axis of the image; nothing of other equations."""
+    starts, kept = _kept(eqn)
+    spans = zip(axes, starts, kept, strict=False)
+    return {a: (start, start + n) for a, start, n in spans if isinstance(a, int) and a >= 0}
+
+
 def _kept(eqn: Any) -> tuple[Sequence[int], Sequence[int]]:
-    """Where a slice starts along each axis, and how far it reaches; nothing of other equations."""
+    """Where a slice starts along each axis, and how far it reaches."""
     if eqn.primitive.name == "slice":
         starts, limits = param(eqn, "start_indices"), param(eqn, "limit_indices")
         return starts, [limit - start for start, limit in zip(starts, limits, strict=True)]

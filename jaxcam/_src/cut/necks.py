@@ -41,15 +41,18 @@ def on_the_way(apply_fn: ApplyFn, variables: PyTree, image: Any) -> list[OnTheWa
     program, _ = opened(closed, CALLS, keep_tags=True)
     own = program.invars[len(program.invars) - len(jax.tree.leaves(image)) :]
     return [
-        OnTheWay(Layer(name, *layer_of(eqn), 1), is_neck, _has_others(eqn))
+        OnTheWay(Layer(name, *layer_of(eqn), 1), is_neck, _has_others(eqn, own[0].aval.shape[0]))
         for name, eqn, is_neck in reversed([*_backwards(program, own)])
         if names.count(name) == 1 and not eqn.params["lies"].positionless
     ]
 
 
-def _has_others(eqn: Any) -> bool:
+def _has_others(eqn: Any, length: int) -> bool:
+    """Whether tokens are more than the positions, and no signal of that length that was shifted."""
     joined, (shape, _) = eqn.params["lies"].joined, layer_of(eqn)
-    return joined is not None and len(shape) == 2 and shape[0] > math.prod(n for _, n in joined)
+    if joined is None or len(shape) != 2:
+        return False
+    return shape[0] not in (math.prod(n for _, n in joined), length)
 
 
 def _backwards(program: Any, image: list[Any]) -> Iterator[tuple[str, Any, bool]]:

@@ -60,7 +60,8 @@ class Lies(NamedTuple):
         the layout says.
       flipped: the layer's axes that run backwards in the array.
       joined: where the program shows it, what the one axis of tokens is joined of.
-      positionless: whether the program shows that fewer axes than all but one hold positions.
+      before: how many others come before those tokens.
+      positionless: whether weights made an axis where positions are wanted.
     """
 
     layout: Layout = Layout()
@@ -69,6 +70,7 @@ class Lies(NamedTuple):
     channels: int | None = None
     flipped: tuple[int, ...] = ()
     joined: Joined | None = None
+    before: int = 0
     positionless: bool = False
 
     def mapped_once_more(self) -> "Lies":

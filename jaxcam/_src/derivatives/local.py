@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Int
 
 from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.base import Derivatives
@@ -22,7 +22,7 @@ def local(
 ) -> Derivatives:
     """Derivatives of the fields, weighed by the gradient of what follows, summed by owner."""
     fields = [*case.fields]
-    slopes = _slopes(program, fields, program.result)
+    slopes = _slopes(program, fields, program.result, np.zeros(1, int))
     jets_along = _jets(program, case, x)
 
     def along(index):
@@ -118,18 +118,19 @@ def rows_seeing(case: LocalPooled) -> tuple[Callable[[Array], list], list[Array]
 
 def pooling(program: Program, case: LocalPooled) -> Callable[[Any, Any], Array]:
     """Makes `(fields, rows to take for each slot) -> pooled numbers [slots, *waist]`."""
-    slopes = _slopes(program, [*case.fields], case.waist)
-    waist = program.values[case.waist]
+    fields, waist = [*case.fields], program.values[case.waist]
+    # Of each group of numbers what the fields weigh in them, and which the columns enter.
+    groups = [
+        (_slopes(program, fields, case.waist, np.unique(np.concatenate(entered))), entered)
+        for entered in zip(*case.numbers.values(), strict=True)
+    ]
 
     def pooled(values, rows):
         terms = [
-            _entered(
-                einsum("rc,rp->pc", grid.matrix(_weighed(d, slope)), seen),
-                case.numbers[v],
-                waist.size,
-            )
-            for (v, grid), slope, d, seen in zip(
-                case.fields.items(), slopes, values, rows, strict=True
+            _entered(einsum("rc,rp->pc", grid.matrix(_weighed(d, slope)), seen), own, waist.size)
+            for slopes, entered in groups
+            for grid, slope, d, seen, own in zip(
+                case.fields.values(), slopes, values, rows, entered, strict=True
             )
         ]
         dtype = np.result_type(*(term.dtype for term in terms))  # fields may differ
@@ -155,11 +156,17 @@ def result_along(program: Program, case: LocalPooled) -> Callable[[list], list]:
     return along_curves
 
 
-def _slopes(program: Program, fields: list[Any], sink: Any) -> list[Array]:
-    """The gradient of a variable's sum along the fields, between which and it all is linear."""
+def _slopes(
+    program: Program, fields: list[Any], sink: Any, numbers: Int[np.ndarray, " n"]
+) -> list[Array]:
+    """The gradient along the fields of the sum of some numbers of a variable.
+
+    All between is linear. A negative number is none.
+    """
     part = program.between(fields, [sink])
     values = [program.values[v] for v in fields]
-    return jax.grad(lambda values: part(*values)[0].sum())(values)
+    chosen = numbers[numbers >= 0]
+    return jax.grad(lambda values: part(*values)[0].reshape(-1)[chosen].sum())(values)
 
 
 def _jets(program: Program, case: Local | LocalPooled, x: Array) -> Callable[[Array], tuple]:

@@ -46,7 +46,7 @@ class _Gate(NamedTuple):
 
     waist: Any
     fields: dict[Any, Grid]
-    numbers: dict[Any, Int[np.ndarray, " columns"]]
+    numbers: dict[Any, Int[np.ndarray, "groups columns"]]
     moved: Int[np.ndarray, "channels most"]
 
 

@@ -87,7 +87,7 @@ def plan(f: Callable[[Array], Array], x: Array) -> Plan:
     if has_refs(program.jaxpr):  # what is written there is not followed
         return Plan(program, Dense(), x.size)
     found = _cheapest(program, x)
-    together = joined(program) if isinstance(found.case, Dense) else None
+    together = joined(program) if found.directions > sum(x.shape[-1:]) else None
     return min(found, _cheapest(together, x), key=_cost) if together else found
 
 

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from jaxcam._src.derivatives.structure import relations
-from jaxcam._src.derivatives.structure.colours import Colours, Grid, grid
+from jaxcam._src.derivatives.structure.colours import Colours, Grid, colour, grid
 from jaxcam._src.derivatives.structure.program import Program
 from jaxcam._src.derivatives.structure.walk import walk
+
+_MOST_GROUPS = 8  # of pooled numbers, of which a column enters one each
 
 
 class LocalPooled(NamedTuple):
@@ -20,14 +22,15 @@ class LocalPooled(NamedTuple):
       positions: colours of the positions.
       channels: colours of the channels.
       waist: the variable of the pooled numbers.
-      numbers: of each field, the pooled number that each column enters; -1 where it enters none.
+      numbers: of each field, the pooled numbers that each column enters, one of each group of
+        them, `[groups, columns]`; -1 where it enters none.
     """
 
     fields: dict[Any, Grid]
     positions: Colours
     channels: Colours
     waist: Any
-    numbers: dict[Any, Int[np.ndarray, " columns"]]
+    numbers: dict[Any, Int[np.ndarray, "groups columns"]]
 
 
 def grid_of(program: Program, v: Any) -> Grid | None:
@@ -45,22 +48,36 @@ def laid_out(program: Program, fields: Sequence[Any]) -> dict[Any, Grid] | None:
 
 def numbers_of(
     program: Program, laid: dict[Any, Grid], waist: Any
-) -> dict[Any, Int[np.ndarray, " columns"]] | None:
-    """Of each field which number of the waist each column enters; None where one enters several."""
-    fields = [*laid]
-    pool, others = program.part(fields, [waist])
-    found = {}
-    for field in fields:
-        size = field.aval.shape
-        columns = [a for a in range(len(size)) if a not in laid[field].rows]
-        start = relations.identity(size, columns)
-        inputs = [start if v is field else None for v in fields]
-        (seen,) = walk(pool, [*inputs, *(None for _ in others)]).relations
-        if seen is None or waist.aval.size * seen.shape[-1] > relations.LARGEST:
-            return None
-        seen = np.broadcast_to(seen, (*waist.aval.shape, seen.shape[-1]))
-        seen = seen.reshape(waist.aval.size, -1)
-        if seen.sum(0).max() > 1:
-            return None
-        found[field] = np.where(seen.any(0), seen.argmax(0), -1)
-    return found
+) -> dict[Any, Int[np.ndarray, "groups columns"]] | None:
+    """Of each field which numbers of the waist each column enters; None where one enters many."""
+    seen = {field: _entered(program, laid, field, waist) for field in laid}
+    known = {field: entered for field, entered in seen.items() if entered is not None}
+    if len(known) < len(seen):
+        return None
+    groups = colour([entered.T for entered in known.values()])
+    if groups.count > _MOST_GROUPS:
+        return None
+    masks = [groups.colour == group for group in range(groups.count)]
+    return {field: np.array([_only(seen, mask) for mask in masks]) for field, seen in known.items()}
+
+
+def _only(entered: Bool[np.ndarray, "numbers columns"], mask: Bool[np.ndarray, " numbers"]):
+    """Which of some numbers each column enters."""
+    some = entered & mask[:, None]
+    return np.where(some.any(0), some.argmax(0), -1)
+
+
+def _entered(
+    program: Program, laid: dict[Any, Grid], field: Any, waist: Any
+) -> Bool[np.ndarray, "numbers columns"] | None:
+    """Which numbers of the waist each column of a field enters; None where that is too large."""
+    pool, others = program.part([*laid], [waist])
+    size = field.aval.shape
+    columns = [a for a in range(len(size)) if a not in laid[field].rows]
+    start = relations.identity(size, columns)
+    inputs = [start if v is field else None for v in laid]
+    (seen,) = walk(pool, [*inputs, *(None for _ in others)]).relations
+    if seen is None or waist.aval.size * seen.shape[-1] > relations.LARGEST:
+        return None
+    seen = np.broadcast_to(seen, (*waist.aval.shape, seen.shape[-1]))
+    return seen.reshape(waist.aval.size, -1)

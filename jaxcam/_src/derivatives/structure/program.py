@@ -68,6 +68,11 @@ class Program:
         constants = [self.values[v] for v in others]
         return lambda *values: jax.core.eval_jaxpr(part, (), *values, *constants)
 
+    def alive(self, x: Array) -> Array:
+        """The result at a point, without what is dead: that may have no derivatives."""
+        constants = [self.values[v] for v in self.jaxpr.invars[:-1]]
+        return jax.core.eval_jaxpr(self.jaxpr, (), *constants, x)[0]
+
     def after(self, waist: Any) -> Callable[[Array], Array]:
         """The result as a function of a waist."""
         tail = self.between([waist], [self.result])

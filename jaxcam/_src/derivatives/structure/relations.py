@@ -57,7 +57,9 @@ def map_axis(relation: Relation, axis: int, taken: Bool[np.ndarray, "out in"]) -
         return relation
     moved = np.moveaxis(relation, axis, 0)
     packed = np.packbits(moved.reshape(len(moved), -1), axis=1)  # eight at a time
-    joined = np.stack([np.bitwise_or.reduce(packed[elements], axis=0) for elements in taken])
+    joined = np.zeros((len(taken), packed.shape[1]), np.uint8)
+    for row, elements in zip(joined, taken, strict=True):
+        np.bitwise_or.reduce(packed[elements], axis=0, out=row)
     seen = np.unpackbits(joined, axis=1, count=moved[0].size).view(bool)
     return np.moveaxis(seen.reshape(len(taken), *moved.shape[1:]), 0, axis)
 
