@@ -93,7 +93,7 @@ def test_a_layer_without_tokens_is_refused():
     [
         (
             {"extra": 2},
-            r"no grid fits extra=2, the grid \(4, 4\) that the program shows and 17 tokens",
+            r"extra=2, but the program shows 1 tokens before those of the patches \(4, 4\); leave",
         ),
         ({"grid": (2, 3)}, r"no grid fits extra=None, grid=\(2, 3\)"),
         ({"extra": 1, "grid": (2, 8)}, None),

@@ -63,11 +63,10 @@ class Head:
       sees_image: whether the activations depend on the image that the model was given.
       axes_proven: whether the program shows that the axes of the activations are the image's.
       tokens: where the program shows it, which axes of the image the one of tokens is joined of,
-        `~n` where one runs backwards, with their sizes, the outer first.
+        `~n` where one runs backwards, with their sizes, the outer first; of a signal its only one.
       before: how many others, such as a class token, come before those tokens.
       positionless: whether weights made an axis where positions are wanted.
-      cropped: an axis of the image, and from where to where along it, if the model cuts that part
-        out before all else.
+      cropped: `(axis, start, stop)` of the image, in pixels, if the activations see no more.
     """
 
     run: "HeadFn"

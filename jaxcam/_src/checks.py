@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jaxcam._src.base import ApplyFn, Convention, Head, ModelWarning, ScoreFn, SplitFn
-from jaxcam._src.cut import maker_of
+from jaxcam._src.cut import has_others, maker_of
 from jaxcam._src.cut.programs import NOT_THE_USER
+from jaxcam._src.names import named
 from jaxcam._src.scores import wants_logits
 
 
@@ -97,7 +98,7 @@ def check_layer_of(apply_fn: ApplyFn, layer: Any) -> None:
 
 def check_activations(activations: Array, image: Array, layer: str | SplitFn) -> None:
     """Refuses a layer whose axes are not the image's positions and channels."""
-    came = f"{_named(layer)} returns {list(activations.shape)} for"
+    came = f"{named(layer)} returns {list(activations.shape)} for"
     if activations.ndim == image.ndim + 1 and len(activations) == 1:
         raise ValueError(
             f"{came} one image {list(image.shape)}, with a "
@@ -113,41 +114,47 @@ def check_activations(activations: Array, image: Array, layer: str | SplitFn) ->
         )
 
 
-def check_positions(head: Head, activations: Array, image: Array, layer: str | SplitFn) -> None:
-    """Refuses a layer that holds not the positions of the image, each axis those of one of its.
-
-    Warns of one whose positions weights made.
-    """
-    returns = f"{_named(layer)} returns {list(activations.shape)}"
+def check_seen(head: Head, image: Array, layer: str | SplitFn) -> None:
+    """Refuses a layer that sees another input than the image, or a part of it alone."""
     if not head.sees_image:
         raise ValueError(
-            f"what {_named(layer)} returns does not depend on the image that is explained, but on "
+            f"what {named(layer)} returns does not depend on the image that is explained, but on "
             "another input of the model; choose another layer or occurrence=, or make that input "
             "the image"
         )
     if head.cropped:
         axis, start, stop = head.cropped
         raise ValueError(
-            f"{_named(layer)} sees the image from {start} to {stop} along axis {axis} alone, and "
-            "its map would be stretched over all of it; give apply_fn images that are cut before"
+            f"{named(layer)} sees the image {list(image.shape)} from {start} to {stop} along axis "
+            f"{axis} alone, and its map would be stretched over all; cut the image before it is "
+            "given to apply_fn, and not inside"
         )
+
+
+def check_tokens(head: Head, activations: Array, image: Array, layer: str | SplitFn) -> None:
+    """Refuses a layer of whose axes one holds positions of several, or others beside them."""
+    returns = f"{named(layer)} returns {list(activations.shape)}"
     if head.tokens and len(head.tokens) > 1:
         raise ValueError(
             f"{returns}, where one axis holds rows and columns together, as the tokens of "
             "attention heads and the windows of attention in windows do; choose a layer with an "
             "axis for each, or one of tokens [tokens, K] for jaxcam.token_grid"
         )
-    # A signal that was shifted by a step is as long as before.
-    if head.tokens and len(activations) not in (head.tokens[0][1], len(image)):
+    if head.tokens and has_others(head.tokens, len(activations), len(image)):
         raise ValueError(
             f"{returns}, {head.tokens[0][1]} positions and others, such as a class token; give "
             f"{_as_tokens(layer)} as the layer"
         )
+
+
+def warn_of_weights(head: Head, activations: Array, layer: str | SplitFn) -> None:
+    """Warns of a layer in which weights made an axis where positions are wanted."""
     if head.positionless:
         _warn(
-            f"{returns}, and the program shows that weights made an axis where positions are "
-            "wanted, as a dense layer over all times does: its map is right only if these lie as "
-            "the image's do, as of an interpolation; else choose a layer before"
+            f"{named(layer)} returns {list(activations.shape)}, and the program shows that weights "
+            "made an axis where positions are wanted, as a dense layer over all times does: its "
+            "map is right only if these lie as the image's do, as of an interpolation; else choose "
+            "a layer before"
         )
 
 
@@ -157,7 +164,7 @@ def check_order(activations: Array, image: Array, layer: str | SplitFn) -> None:
     if len(size) == 1 or in_proportion(shape[:-1], size):
         return
     came = (
-        f"{_named(layer)} returns {list(shape)} for an image {list(image.shape)}, which looks like"
+        f"{named(layer)} returns {list(shape)} for an image {list(image.shape)}, which looks like"
     )
     if in_proportion(shape[1:], size):
         raise ValueError(
@@ -195,10 +202,6 @@ def check_ending(head: Head, score_fn: ScoreFn) -> None:
             f"the model {ends}, so that it returns no logits, which the score wants; {way}, or a "
             "score_fn of your own"
         )
-
-
-def _named(layer: str | SplitFn) -> str:
-    return f"layer {layer!r}" if isinstance(layer, str) else "the layer"
 
 
 def _as_tokens(layer: str | SplitFn) -> str:

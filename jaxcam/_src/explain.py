@@ -27,10 +27,12 @@ from jaxcam._src.checks import (
     check_explained_by,
     check_layer_of,
     check_order,
-    check_positions,
     check_score,
+    check_seen,
+    check_tokens,
     checked_image,
     wants,
+    warn_of_weights,
 )
 from jaxcam._src.conventions.paper import paper
 from jaxcam._src.cut import attended, check_apply_fn, split
@@ -171,7 +173,12 @@ def tap(
 
     Raises:
       ValueError: the image is no floating-point `[*spatial, C]`, the layer's output has other
-        axes or is one of another model, the target is no class, or the score is no scalar.
+        axes, is one of another model or sees a part of the image alone, the target is no class, or
+        the score is no scalar.
+
+    Warns:
+      ModelWarning: weights made an axis of the layer where positions are wanted, or the model ends
+        in probabilities and the score wants logits.
 
     >>> tap = jaxcam.tap(apply_fn, "stage3", variables, image)
     >>> jax.grad(tap.score_activations)(tap.activations).shape
@@ -213,7 +220,9 @@ def _cut(
     activations, head = split_fn(variables, image)
     check_activations(activations, image, layer)
     if isinstance(head, Head):
-        check_positions(head, activations, image, layer)
+        check_seen(head, image, layer)
+        check_tokens(head, activations, image, layer)
+        warn_of_weights(head, activations, layer)
     if not (isinstance(head, Head) and (head.axes_proven or head.positionless)):
         check_order(activations, image, layer)
     return activations, head

@@ -3,6 +3,7 @@
 import difflib
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 _LISTED = 20
 
@@ -27,3 +28,8 @@ def no_such(kind: str, name: str, known: Iterable[str]) -> str:
     hint = f" Did you mean {near}?" if near else ""
     more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
     return f"there is no {kind} {name!r}.{hint} There are: {', '.join(known[:_LISTED])}{more}"
+
+
+def named(layer: Any) -> str:
+    """What a message calls a layer, by its name or cut by a function."""
+    return f"layer {layer!r}" if isinstance(layer, str) else "the layer"

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PyTree
 from jaxcam._src.base import ApplyFn, Head, HeadFn, SplitFn
 from jaxcam._src.cut import Joined, Lies, split
 from jaxcam._src.derivatives.structure import depends
+from jaxcam._src.names import named
 
 _MOST_EXTRA = 8  # class and register tokens that are looked for
 
@@ -41,8 +42,10 @@ def token_grid(
 
     Raises:
       ValueError: by the result, where the layer returns no tokens, where no grid or several fit,
-        or where the patches' tokens cannot reach what the model returns: in the last block of a
-        transformer that classifies by its class token, say.
+        where none is given and the program shows that weights made the tokens, as queries do, or
+        that they lie along some axes of the image alone; or where the patches' tokens cannot reach
+        what the model returns: in the last block of a transformer that classifies by its class
+        token, say.
 
     >>> def network(variables, image):  # 16 x 16 tokens of 4 x 4 pixels
     ...     tokens = image.reshape(16, 4, 16, 4).transpose(0, 2, 1, 3).reshape(256, 16)
@@ -60,14 +63,9 @@ def token_grid(
                 f"the layer returns {list(tokens.shape)}; wanted tokens [tokens, K]. A layer that "
                 "returns [*spatial, K] needs no token_grid"
             )
-        proven = _proven(head, image.ndim - 1, grid) if isinstance(head, Head) else None
-        known = _grid_of(proven) if proven else None
-        first, shape = getattr(head, "before", 0), known
-        if shape is None or grid or extra not in (None, first):
-            first, shape = _layout(len(tokens), image.shape[:-1], extra, grid, known)
-        end = first + math.prod(shape)
-        joined = proven if proven and shape == known else tuple(enumerate(shape))
+        first, joined = _placed(head, tokens, image.shape[:-1], extra, grid, layer)
         lies, laid = _lies(joined), [n for _, n in joined]
+        end = first + math.prod(laid)
 
         def grid_head(activations: Float[Array, "*grid K"]) -> Any:
             patches = lies.unseen(activations, activations.shape).reshape(-1, tokens.shape[-1])
@@ -86,20 +84,45 @@ def token_grid(
     return split_fn
 
 
-def _proven(head: Head, ndim: int, grid: tuple[int, ...] | None) -> Joined | None:
-    """What the program shows the tokens to be joined of, if that is all axes of the image."""
-    axes = [_forwards(part) for part in head.tokens or ()]
-    if grid is None and head.positionless:
+def _placed(
+    head: HeadFn,
+    tokens: Array,
+    size: tuple[int, ...],
+    extra: int | None,
+    grid: tuple[int, ...] | None,
+    layer: str | SplitFn,
+) -> tuple[int, Joined]:
+    """How many tokens come before those of the patches, and what these are joined of."""
+    joined = head.tokens if isinstance(head, Head) else None
+    if isinstance(head, Head) and grid is None:
+        _check_shown(head, f"{named(layer)} returns {list(tokens.shape)}", size)
+    is_whole = joined is not None and sorted(map(_forwards, joined)) == [*range(len(size))]
+    if isinstance(head, Head) and joined and is_whole and grid in (None, _grid_of(joined)):
+        if extra not in (None, head.before):
+            raise ValueError(
+                f"extra={extra}, but the program shows {head.before} tokens before those of the "
+                f"patches {_grid_of(joined)}; leave out extra="
+            )
+        return head.before, joined
+    first, shape = _layout(len(tokens), size, extra, grid)
+    return first, tuple(enumerate(shape))
+
+
+def _check_shown(head: Head, returns: str, size: tuple[int, ...]) -> None:
+    """Refuses tokens that are not those of patches in all axes of the image."""
+    if head.positionless:
         raise ValueError(
-            "the program shows tokens that weights made of others, as queries do, so that none is "
-            "of one patch; choose a layer before, or give grid= if they were trained to have one"
+            f"{returns}, tokens that weights made of others, as queries do, so that none is of one "
+            "patch; choose a layer before, or give grid= if they were trained to have one"
         )
-    if grid is None and 0 < len(axes) < ndim:
+    axes = {_forwards(part): part[1] for part in head.tokens or ()}
+    if 0 < len(axes) < len(size):
+        grid = tuple(axes.get(axis, 1) for axis in range(len(size)))
+        along = ", ".join(map(str, axes))
         raise ValueError(
-            f"the program shows tokens along axis {str(axes)[1:-1]} of the image alone; give "
-            "grid=, with 1 for what they have no positions along, such as grid=(1, 32)"
+            f"{returns}, tokens along axis {along} of the image {[*size]} alone, as the program "
+            f"shows; give grid=, such as grid={grid}"
         )
-    return head.tokens if sorted(axes) == [*range(ndim)] else None
 
 
 def _forwards(part: tuple[int, int]) -> int:
@@ -121,15 +144,9 @@ def _lies(joined: Joined) -> Lies:
 
 
 def _layout(
-    tokens: int,
-    size: tuple[int, ...],
-    extra: int | None,
-    grid: tuple[int, ...] | None,
-    shown: tuple[int, ...] | None,
+    tokens: int, size: tuple[int, ...], extra: int | None, grid: tuple[int, ...] | None
 ) -> tuple[int, tuple[int, ...]]:
-    """How many tokens are extra, and the grid of the others: that given, or else that shown."""
-    said = f"the grid {shown} that the program shows" if shown and not grid else f"grid={grid}"
-    grid = grid or shown
+    """How many tokens are extra, and the grid of the others: that given, or one in proportion."""
     if grid is None and len(size) > 2:
         raise ValueError(
             f"{tokens} tokens of an image {list(size)}: of a volume or a video patches are seldom "
@@ -145,7 +162,7 @@ def _layout(
         found += [(0, g) for g in sorted(rough) if math.prod(g) == tokens]
     if len(found) == 1:
         return found[0]
-    known = f"extra={extra}, {said} and {tokens} tokens of an image {list(size)}"
+    known = f"extra={extra}, grid={grid} and {tokens} tokens of an image {list(size)}"
     if not found:
         raise ValueError(
             f"no grid fits {known}; give the class and register tokens before the patches as "
@@ -161,9 +178,8 @@ def _check_reach(head: HeadFn, activations: Array, layer: str | SplitFn) -> None
         return jnp.sum(jnp.stack(sums))
 
     if not depends(total, activations):
-        name = f"layer {layer!r}" if isinstance(layer, str) else "the layer"
         raise ValueError(
-            f"the patches' tokens of {name} cannot reach what the model returns: only its extra "
-            "tokens do, and every gradient is zero. Choose a layer before the last attention, "
-            "such as the first normalisation of the last block"
+            f"the patches' tokens of {named(layer)} cannot reach what the model returns: only its "
+            "extra tokens do, and every gradient is zero. Choose a layer before the last "
+            "attention, such as the first normalisation of the last block"
         )

@@ -29,6 +29,7 @@ from jaxcam._src.cut.tag import (
     Layout,
     Lies,
     batch_of_one,
+    has_others,
     laid_out,
     mark_image,
     tag,
@@ -45,6 +46,7 @@ __all__ = [
     "attention_weights",
     "batch_of_one",
     "check_apply_fn",
+    "has_others",
     "hoisted",
     "laid_out",
     "layers",
@@ -137,28 +139,24 @@ def split(
             return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
         own = prefix.invars[len(arguments) - leaves :]
-        head = Head(
-            head_fn,
-            name_of_ending(program),
-            sees_image=reaches(prefix, own, prefix.outvars[0]),
-            cropped=cropped(prefix, own[0]) if leaves == 1 else None,
-            **_shown(lies),
-        )
-        return activations, head
+        return activations, Head(head_fn, **_shown(program, prefix, own, lies))
 
     split_fn.apply_fn = apply_fn  # pyright: ignore[reportFunctionMemberAccess]
     return split_fn
 
 
-def _shown(lies: list[Lies]) -> dict[str, Any]:
-    """What holds of all runs of a layer, as `Head` says it."""
+def _shown(program: Any, prefix: Any, image: list[Any], lies: list[Lies]) -> dict[str, Any]:
+    """What the program shows, and of all runs of a layer, as `Head` says it."""
     tokens = {(each.joined, each.before) for each in lies}
     joined, before = tokens.pop() if len(tokens) == 1 else (None, 0)
     return {
+        "ending": name_of_ending(program),
+        "sees_image": reaches(prefix, image, prefix.outvars[0]),
         "axes_proven": all(each.order is not None for each in lies),
         "tokens": joined,
         "before": before,
         "positionless": all(each.positionless for each in lies),
+        "cropped": cropped(prefix, *image) if len(image) == 1 else None,
     }
 
 

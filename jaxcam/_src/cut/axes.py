@@ -10,8 +10,8 @@ from typing import Any
 
 from jax.extend import core as jex
 
-from jaxcam._src.cut.axis_reshapes import Axes, Axis, Beside, Of, alone, is_position
-from jaxcam._src.cut.axis_rules import agreed, axes_of_result
+from jaxcam._src.cut.axis_reshapes import Axes, Axis, Beside, Of, is_position, without_others
+from jaxcam._src.cut.axis_rules import agreed, axes_of_result, filled
 from jaxcam._src.cut.programs import (
     CALLS,
     body_of,
@@ -21,7 +21,7 @@ from jaxcam._src.cut.programs import (
     programs_in,
     scan_of,
 )
-from jaxcam._src.cut.tag import tag_p
+from jaxcam._src.cut.tag import Lies, tag_p
 
 
 def laid_as_proven(closed: Any) -> Any:
@@ -32,49 +32,37 @@ def laid_as_proven(closed: Any) -> Any:
     """
     *others, image = closed.jaxpr.invars
     of_image = (*range(image.aval.ndim - 1), Of.CHANNELS)
-    program, _ = _followed(closed.jaxpr, [*(_all(Of.WEIGHTS, v) for v in others), of_image])
+    given = [*(filled(Of.WEIGHTS, v) for v in others), of_image]
+    program, _ = _followed(closed.jaxpr, given)
     return jex.ClosedJaxpr(program, closed.consts)
 
 
 def _followed(jaxpr: Any, inputs: Sequence[Axes]) -> tuple[Any, list[Axes]]:
     """The program with its tags as proven, and the axes of its results."""
-    known: dict[Any, Axes] = {}
-    constant: set[Any] = {*jaxpr.constvars}
+    known = {v: filled(Of.CONSTANT, v) for v in jaxpr.constvars} | _met(jaxpr.invars, inputs)
     equations = []
 
     def axes_of(v: Any) -> Axes:
         if not is_variable(v):
-            return _all(Of.CONSTANT, v)
-        if v in known:
-            return known[v]
-        return _all(Of.CONSTANT if v in constant else Of.WEIGHTS, v)
+            return filled(Of.CONSTANT, v)
+        return known.get(v) or filled(Of.WEIGHTS, v)
 
-    def learn(variables: Sequence[Any], axes: Sequence[Axes]) -> None:
-        for v, of in zip(variables, axes, strict=True):
-            if {*of} != {Of.WEIGHTS}:
-                known[v] = of
-
-    learn(jaxpr.invars, inputs)
     for eqn in jaxpr.eqns:
-        proven, variables = eqn, [v for v in eqn.invars if is_variable(v)]
-        if constant.issuperset(variables):
-            constant.update(eqn.outvars)
-        elif not known.keys().isdisjoint(variables):
+        proven, variables = eqn, [*filter(is_variable, eqn.invars)]
+        if not (variables and known.keys().isdisjoint(variables)):  # else of weights, as the most
             proven, outputs = _through(eqn, [axes_of(v) for v in eqn.invars])
-            learn(eqn.outvars, outputs)
+            known |= _met(eqn.outvars, outputs)
         equations.append(proven)
     # JAX's caches know a program that stays the same object.
     same = all(one is other for one, other in zip(equations, jaxpr.eqns, strict=True))
     return jaxpr if same else jaxpr.replace(eqns=equations), [axes_of(v) for v in jaxpr.outvars]
 
 
-def _all(axis: Of, v: Any) -> Axes:
-    return (axis,) * len(getattr(v.aval, "shape", ()))
-
-
 def _through(eqn: Any, inputs: list[Axes]) -> tuple[Any, list[Axes]]:
     """An equation with the tags inside as proven, and the axes of its results."""
     kind = eqn.primitive.name
+    if all(axis is Of.CONSTANT for axes in inputs for axis in axes):
+        return eqn, [filled(Of.CONSTANT, v) for v in eqn.outvars]
     if eqn.primitive is tag_p:
         return _tagged(eqn, *inputs), inputs
     if kind in CALLS and name_of(eqn) in _RESIZES:
@@ -97,39 +85,40 @@ def _tagged(eqn: Any, axes: Axes) -> Any:
     lies, shape = eqn.params["lies"], eqn.outvars[0].aval.shape
     batch = lies.batch_axis(shape)
     own = [axis for n, axis in enumerate(axes) if n != batch]
-    *_, channels = lies.order_in(shape) or [None]
-    shown = lies._replace(**_laid(own, lies.without_batch(shape), channels))
+    shown = _shown(lies, own, shape)
     return eqn if shown == lies else eqn.replace(params={**eqn.params, "lies": shown})
 
 
-def _laid(own: list[Axis], shape: Sequence[int], channels: int | None) -> dict[str, Any]:
-    """What is known of a layer's axes, as `Lies` says it; where nothing is, channels lie there."""
-    are_tokens = len(own) == 2
-    if are_tokens and all(isinstance(alone(axis), int) for axis in own):
-        own[channels] = Of.CHANNELS  # such as of columns, with all their rows
+def _shown(lies: Lies, own: Sequence[Axis], shape: tuple[int, ...]) -> Lies:
+    """How an array of this shape lies, whose axes but that of the batch are these."""
+    order = lies.order_in(shape)
+    if len(own) == 2 and all(isinstance(without_others(axis), int) for axis in own):
+        # Of columns, say, each with all its rows: these are features of it.
+        own = [Of.CHANNELS if n == order[-1] else axis for n, axis in enumerate(own)]
     for n, axis in enumerate(own):
         axes, before = (axis.axes, axis.before) if isinstance(axis, Beside) else (axis, 0)
         if isinstance(axes, tuple) and len(axes) > 1:
-            place = 1 - n if are_tokens else None
-            return {"joined": axes, "before": before, "channels": place}
-    at = {_forwards(alone(axis)): n for n, axis in enumerate(own) if is_position(axis)}
+            channels = 1 - n if len(own) == 2 else None
+            return lies._replace(joined=axes, before=before, channels=channels)
+    at = {_forwards(without_others(axis)): n for n, axis in enumerate(own) if is_position(axis)}
     if len(own) > 1 and len(at) == len(own) - 1:
-        return _ordered(own, shape, [at[position] for position in sorted(at)])
-    if channels == 0 and own.count(Of.CHANNELS) == 1 and own[-1] is Of.CHANNELS:
-        return {"channels": len(own) - 1}
-    return {"positionless": Of.CHANNELS in [axis for n, axis in enumerate(own) if n != channels]}
+        return _ordered(lies, own, lies.without_batch(shape), [at[axis] for axis in sorted(at)])
+    if order[-1:] == [0] and own.count(Of.CHANNELS) == 1 and own[-1] is Of.CHANNELS:
+        return lies._replace(channels=len(own) - 1)
+    return lies._replace(positionless=any(own[n] is Of.CHANNELS for n in order[:-1]))
 
 
-def _ordered(own: list[Axis], shape: Sequence[int], places: list[int]) -> dict[str, Any]:
-    """The same of a layer all of whose axes but one are positions, which lie there."""
+def _ordered(lies: Lies, own: Sequence[Axis], shape: Sequence[int], places: Sequence[int]) -> Lies:
+    """The same of a layer all of whose axes but one are positions, which lie in these places."""
     (channels,) = {*range(len(own))} - {*places}
-    order, tokens = (*places, channels), own[places[0]] if len(own) == 2 else None
-    if isinstance(tokens, Beside):  # with others beside, it cannot be turned
-        return {"order": order, "joined": tokens.axes, "before": tokens.before}
-    bare = [alone(own[place]) for place in places]
+    lies = lies._replace(order=(*places, channels))
+    first = own[places[0]]
+    if len(own) == 2 and isinstance(first, Beside):  # turned, the others would be at its end
+        return lies._replace(joined=first.axes, before=first.before)
+    bare = [without_others(own[place]) for place in places]
     flipped = tuple(n for n, axis in enumerate(bare) if axis != _forwards(axis))
     joined = ((_forwards(bare[0]), shape[places[0]]),) if len(own) == 2 else None
-    return {"order": order, "flipped": flipped, "joined": joined}
+    return lies._replace(flipped=flipped, joined=joined)
 
 
 def _forwards(axis: Any) -> int:
@@ -172,10 +161,10 @@ def _with_body(eqn: Any, key: str, body: Any) -> Any:
     return eqn.replace(params={**eqn.params, key: body})
 
 
-def _only_known(variables: Sequence[Any], axes: Sequence[Axes]) -> dict[Any, Axes]:
-    """The axes of those variables of which some are known: of most of a program none are."""
+def _met(variables: Sequence[Any], axes: Sequence[Axes]) -> dict[Any, Axes]:
+    """The axes of those variables that are not of weights alone."""
     pairs = zip(variables, axes, strict=True)
-    return {v: of for v, of in pairs if any(axis is not None for axis in of)}
+    return {v: of for v, of in pairs if {*of} != {Of.WEIGHTS}}
 
 
 _CLOSED = ("cond", "custom_jvp_call", "custom_vjp_call")  # in which nothing can be cut

@@ -24,11 +24,17 @@ class Beside:
 
 
 class Of(enum.Enum):
-    """What an axis is of that holds no positions of the image."""
+    """What an axis is of that holds no positions of the image; the first of several counts.
 
-    CHANNELS = "of the image, or what weights made of positions"
-    WEIGHTS = "or another input, before they meet the image"
-    CONSTANT = "or the same all along, which says nothing"
+    Attributes:
+      CHANNELS: of the image's channels, or of what weights made of positions.
+      WEIGHTS: of weights, or of another input, that have not met the image.
+      CONSTANT: alike in every run of the model, or all along; so it says nothing.
+    """
+
+    CHANNELS = enum.auto()
+    WEIGHTS = enum.auto()
+    CONSTANT = enum.auto()
 
 
 # Which known one an axis is, `~n` where that runs backwards; several where they are joined; None
@@ -43,7 +49,7 @@ def is_position(axis: Axis) -> bool:
     return axis is not None and not isinstance(axis, Of)
 
 
-def alone(axis: Axis) -> Axis:
+def without_others(axis: Axis) -> Axis:
     """The known axis, or axes, of one that may hold others beside."""
     axes = axis.axes if isinstance(axis, Beside) else axis
     return axes[0][0] if isinstance(axes, tuple) and len(axes) == 1 else axes

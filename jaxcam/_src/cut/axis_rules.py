@@ -4,19 +4,32 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from jaxcam._src.cut.axis_reshapes import Axes, Axis, Beside, Of, alone, is_position, reshaped
+from jaxcam._src.cut.axis_reshapes import (
+    Axes,
+    Axis,
+    Beside,
+    Of,
+    is_position,
+    reshaped,
+    without_others,
+)
 from jaxcam._src.cut.programs import param
 
 _Rule: TypeAlias = Callable[[Any, list[Axes]], Axes]
 
 
+def filled(axis: Axis, v: Any) -> Axes:
+    """The axes of a value, all of which are this one."""
+    return (axis,) * len(getattr(v.aval, "shape", ()))
+
+
 def unknown(v: Any) -> Axes:
     """The axes of a value of which nothing is known."""
-    return (None,) * len(getattr(v.aval, "shape", ()))
+    return filled(None, v)
 
 
 def agreed(said: Sequence[Axis]) -> Axis:
-    """The position that all say that know one; else, if none has lost it, what it is of."""
+    """The one position that any is, None if several; else None if one is lost, or what all are."""
     known = {axis for axis in said if is_position(axis)}
     if known:
         return known.pop() if len(known) == 1 else None
@@ -43,7 +56,7 @@ def _alike(eqn: Any, inputs: list[Axes]) -> Axes:
     after = eqn.outvars[0].aval.shape
     alike = (
         tuple(
-            alone(axis) if isinstance(axis, Beside) and size != to else axis
+            without_others(axis) if size != to else axis
             for axis, size, to in zip(axes, v.aval.shape, after, strict=True)
         )
         for v, axes in zip(eqn.invars, inputs, strict=True)
@@ -101,7 +114,7 @@ def _concatenate(eqn: Any, inputs: list[Axes]) -> Axes:
     if len(among) == 1 < len(along):
         axes[joined] = _beside(along[among[0]], sizes[among[0]], sum(sizes[: among[0]]))
     elif is_position(axes[joined]) and len(among) < len(along):
-        axes[joined] = alone(axes[joined])
+        axes[joined] = without_others(axes[joined])
     return tuple(axes)
 
 
@@ -167,14 +180,9 @@ def _convolution(eqn: Any, inputs: list[Axes]) -> Axes:
     (batch, _, *positions), (out, *_), (to_batch, to_out, *to) = param(eqn, "dimension_numbers")
     axes: list[Axis] = [None] * len(inputs[0])
     for before, after in zip((batch, *positions), (to_batch, *to), strict=True):
-        axes[after] = _padded(inputs[0][before])
+        axes[after] = without_others(inputs[0][before])  # what lies beside is a border from here on
     (axes[to_out],) = _made(inputs[1], (inputs[1][out],))
     return tuple(axes)
-
-
-def _padded(axis: Axis) -> Axis:
-    """Of an axis with others beside: as a convolution sees it, beside which lies its border."""
-    return alone(axis) if isinstance(axis, Beside) else axis
 
 
 def _made(axes: Axes, free: Axes) -> Axes:

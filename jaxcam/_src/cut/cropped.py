@@ -14,20 +14,21 @@ _NEGLIGIBLE = 1 / 16  # of an axis, left out at one end: such as what is no whol
 
 
 def cropped(prefix: Any, image: Any) -> tuple[int, int, int] | None:
-    """An axis of the image, and from where to where along it a value sees the image.
+    """The part of an axis of the image that a value sees alone.
 
     Args:
       prefix: a program, whose calls are opened, with that value as its first result.
       image: a variable of it.
 
     Returns:
-      None where the value sees more than slices of the image, or slices that reach from end to end.
+      `(axis, start, stop)`, in pixels; None where the value sees more than slices of the image, or
+      slices that reach from end to end, but for 1/16.
     """
     whole: dict[Any, Axes] = {image: (*range(image.aval.ndim - 1), None)}
     sizes, parts = image.aval.shape[:-1], []
     for eqn in live(prefix.eqns, prefix.outvars[:1])[0]:
         taken = [v for v in eqn.invars if is_variable(v) and v in whole]
-        spans = _spans(eqn, whole[taken[0]]) if taken else {}
+        spans = _spans(eqn, whole[taken[0]], sizes) if taken else {}
         if any(_is_part(span, sizes[axis]) for axis, span in spans.items()):
             parts.append(spans)
         elif taken and eqn.primitive.name in _KEEPS:
@@ -47,15 +48,19 @@ def _is_part(span: _Span, size: int) -> bool:
     return max(start, size - stop) > _NEGLIGIBLE * size
 
 
-def _spans(eqn: Any, axes: Axes) -> dict[int, _Span]:
-    """What a slice keeps of each axis of the image; nothing of other equations."""
+def _spans(eqn: Any, axes: Axes, sizes: Sequence[int]) -> dict[int, _Span]:
+    """What a slice keeps of each axis that still has all pixels; nothing of other equations."""
     starts, kept = _kept(eqn)
-    spans = zip(axes, starts, kept, strict=False)
-    return {a: (start, start + n) for a, start, n in spans if isinstance(a, int) and a >= 0}
+    spans = zip(axes, eqn.invars[0].aval.shape, starts, kept, strict=False)
+    return {
+        axis: (start, start + n)
+        for axis, size, start, n in spans
+        if isinstance(axis, int) and axis >= 0 and size == sizes[axis]
+    }
 
 
 def _kept(eqn: Any) -> tuple[Sequence[int], Sequence[int]]:
-    """Where a slice starts along each axis, and how far it reaches."""
+    """Where a slice starts along each axis, and how many it keeps."""
     if eqn.primitive.name == "slice":
         starts, limits = param(eqn, "start_indices"), param(eqn, "limit_indices")
         return starts, [limit - start for start, limit in zip(starts, limits, strict=True)]
@@ -65,6 +70,7 @@ def _kept(eqn: Any) -> tuple[Sequence[int], Sequence[int]]:
     return (), ()
 
 
+# After these a slice still is one of the image.
 _KEEPS = frozenset(
     "add broadcast_in_dim clamp convert_element_type copy div integer_pow max min mul neg "
     "reduce_precision reshape sharding_constraint slice squeeze sub transpose".split()

@@ -1,6 +1,5 @@
 """Which layers lie on the way from the image to the output, and which of them all of it passes."""
 
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from jaxcam._src.cut.ending import MOVES, logits_of
 from jaxcam._src.cut.find import find_hits, is_layer, layer_of
 from jaxcam._src.cut.opened import opened
 from jaxcam._src.cut.programs import CALLS, is_variable
+from jaxcam._src.cut.tag import has_others
 from jaxcam._src.cut.traced import traced
 
 
@@ -41,18 +41,15 @@ def on_the_way(apply_fn: ApplyFn, variables: PyTree, image: Any) -> list[OnTheWa
     program, _ = opened(closed, CALLS, keep_tags=True)
     own = program.invars[len(program.invars) - len(jax.tree.leaves(image)) :]
     return [
-        OnTheWay(Layer(name, *layer_of(eqn), 1), is_neck, _has_others(eqn, own[0].aval.shape[0]))
+        OnTheWay(Layer(name, *layer_of(eqn), 1), is_neck, _are_mixed(eqn, own[0].aval.shape[0]))
         for name, eqn, is_neck in reversed([*_backwards(program, own)])
         if names.count(name) == 1 and not eqn.params["lies"].positionless
     ]
 
 
-def _has_others(eqn: Any, length: int) -> bool:
-    """Whether tokens are more than the positions, and no signal of that length that was shifted."""
-    joined, (shape, _) = eqn.params["lies"].joined, layer_of(eqn)
-    if joined is None or len(shape) != 2:
-        return False
-    return shape[0] not in (math.prod(n for _, n in joined), length)
+def _are_mixed(eqn: Any, length: int) -> bool:
+    shape, _ = layer_of(eqn)
+    return len(shape) == 2 and has_others(eqn.params["lies"].joined, shape[0], length)
 
 
 def _backwards(program: Any, image: list[Any]) -> Iterator[tuple[str, Any, bool]]:

@@ -1,6 +1,7 @@
 """The tag: an identity that leaves a named equation in a model's program."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
@@ -33,6 +34,14 @@ batching.primitive_batchers[tag_p] = _tag_batch
 
 # Axes of the image, `~n` where one runs backwards, with their sizes, the outer first.
 Joined: TypeAlias = tuple[tuple[int, int], ...]
+
+
+def has_others(joined: Joined | None, tokens: int, length: int) -> bool:
+    """Whether so many tokens are more than the positions of an image, whose first axis is so long.
+
+    A signal that was shifted by a step is as long as before.
+    """
+    return joined is not None and tokens not in (math.prod(n for _, n in joined), length)
 
 
 class Layout(NamedTuple):
