@@ -158,8 +158,9 @@ def test_tokens_before_and_behind_those_of_the_patches_are_no_part_of_the_grid()
         return jnp.concatenate([jnp.concatenate([v["mix"][:2], tokens]), v["mix"][2:]])
 
     model, image = _model(layer_fn), jax.random.normal(jax.random.key(0), SIZE)
-    for knobs in ({}, {"grid": (4, 4)}, {"extra": 2}):
-        activations, head = jaxcam.token_grid(model, "layer", **knobs)(VARIABLES, image)
+    for extra, grid in ((None, None), (None, (4, 4)), (2, None)):
+        split_fn = jaxcam.token_grid(model, "layer", extra=extra, grid=grid)
+        activations, head = split_fn(VARIABLES, image)
         np.testing.assert_allclose(activations, _patches(VARIABLES, image), rtol=1e-5)
     wanted = jnp.sin(layer_fn(VARIABLES, image)).sum()
     np.testing.assert_allclose(head(activations), wanted[None], rtol=1e-5)
@@ -229,9 +230,7 @@ WHOLE = {
 @pytest.mark.parametrize("name", CROPS)
 def test_a_model_that_looks_at_a_part_is_refused(name):
     model = _model(lambda v, x: CROPS[name](x))
-    with pytest.raises(
-        ValueError, match=r"sees the image .* from \d to \d+ along axis [01] alone"
-    ):
+    with pytest.raises(ValueError, match=r"sees the image .* from \d to \d+ along axis [01] alone"):
         jaxcam.explainer(model, "layer")(VARIABLES, jnp.ones(SIZE))
 
 

@@ -119,7 +119,9 @@ def test_the_name_is_one_that_the_explainer_takes():
 
 def test_of_tokens_the_layer_is_named_that_token_grid_takes():
     case = vit()
-    message = r"tokens \[17, 12\] in no known grid; .*jaxcam.token_grid\(apply_fn, 'block0'\)"
+    message = (
+        r"tokens \[17, 12\] and no grid of positions; .*jaxcam.token_grid\(apply_fn, 'block0'\)"
+    )
     with pytest.raises(ValueError, match=message):
         jaxcam.suggest_layer(case.apply_fn, case.variables, case.image)
     layer = jaxcam.token_grid(case.apply_fn, "block0")

@@ -38,11 +38,11 @@ def suggest_layer(apply_fn: ApplyFn, variables: PyTree, image: Any) -> str:
     """
     check_apply_fn(apply_fn)
     found = [each for each in on_the_way(apply_fn, variables, image) if has_positions(each.layer)]
-    necks = [each for each in found if each.is_neck]
-    _check_no_tokens(necks or found, apply_fn, variables, image)
-    if found and found[-1].has_others:
+    passed = [each for each in found if each.is_neck]
+    _check_no_tokens(passed or found, apply_fn, variables, image)
+    if found and found[-1].has_others:  # a class token joined behind the last neck
         _check_no_tokens(found, apply_fn, variables, image)
-    necks = [each.layer for each in necks]
+    necks = [each.layer for each in passed]
     of_positions = (each.layer for each in found if not each.has_others)
     grids = [layer for layer in of_positions if len(layer.shape) == len(image.shape)]
     if not grids:
@@ -78,7 +78,7 @@ def _check_no_tokens(
     fitting = (name for name in reversed(tokens) if _has_grid(name, apply_fn, variables, image))
     raise ValueError(
         f"{last.name!r}, the last layer with positions, returns tokens {list(last.shape)} "
-        "in no known grid; give the layer jaxcam.token_grid(apply_fn, "
+        "and no grid of positions; give the layer jaxcam.token_grid(apply_fn, "
         f"{next(fitting, last.name)!r}){batch}"
     )
 

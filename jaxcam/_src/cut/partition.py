@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from jaxcam._src.cut.opened import CUT
-from jaxcam._src.cut.programs import is_dropped, is_variable
+from jaxcam._src.cut.programs import is_variable
 from jaxcam._src.cut.tag import tag_p
 
 _REF_EFFECTS = {"ReadEffect", "WriteEffect", "AccumEffect"}
@@ -78,30 +76,3 @@ def live(eqns: Sequence[Any], outputs: Sequence[Any]) -> tuple[list, dict]:
                 needed.pop(v, None)
             needed.update(dict.fromkeys(v for v in eqn.invars if is_variable(v)))
     return kept[::-1], needed
-
-
-def once(jaxpr: Any) -> Any:
-    """The same program, in which nothing is computed twice."""
-    names: dict[Any, Any] = {}
-    known: dict[Any, Any] = {}
-    kept = []
-    for eqn in jaxpr.eqns:
-        inputs = [names.get(v, v) if is_variable(v) else v for v in eqn.invars]
-        first = known.setdefault(_meaning(eqn, inputs), eqn)
-        if first is eqn or any(map(is_dropped, first.outvars)):
-            kept.append(eqn.replace(invars=inputs))
-        else:
-            names.update(zip(eqn.outvars, first.outvars, strict=True))
-    outvars = [names.get(v, v) if is_variable(v) else v for v in jaxpr.outvars]
-    return jaxpr.replace(eqns=kept, outvars=outvars)
-
-
-def _meaning(eqn: Any, inputs: Sequence[Any]) -> Any:
-    """What two equations share that compute the same; of one that may not, itself."""
-    of = [v if is_variable(v) else (v.aval, np.asarray(v.val).tobytes()) for v in inputs]
-    meaning = eqn.primitive, *of, *eqn.params.items()
-    try:
-        hash(meaning)
-    except TypeError:
-        return id(eqn)
-    return id(eqn) if eqn.effects else meaning

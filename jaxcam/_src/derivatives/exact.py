@@ -45,7 +45,7 @@ def chosen(
     if outcome.reverse and planned.directions <= at.size:
         found = Derivatives(*(d.reshape(-1)[at] for d in _by_plan(planned, f, x, chunk_size)))
     else:
-        found = _along(planned.program.alive, x, at.reshape(-1), chunk_size, outcome.forward)
+        found = _along(planned.program.result_at, x, at.reshape(-1), chunk_size, outcome.forward)
     known = (at >= 0) & (at < x.size)
     return Derivatives(*(jnp.where(known, d.reshape(at.shape), jnp.nan) for d in found))
 
@@ -80,7 +80,7 @@ def _by_plan(
         case LinearFirst() as case:
             return _linear_first(program, case, x, chunk_size)
         case _:
-            return dense(program.alive, x, chunk_size, forward=outcome.forward)
+            return dense(program.result_at, x, chunk_size, forward=outcome.forward)
 
 
 def linear(f: Callable[[Array], Array], x: Float[Array, "*shape"]) -> Derivatives:

@@ -119,19 +119,16 @@ def rows_seeing(case: LocalPooled) -> tuple[Callable[[Array], list], list[Array]
 def pooling(program: Program, case: LocalPooled) -> Callable[[Any, Any], Array]:
     """Makes `(fields, rows to take for each slot) -> pooled numbers [slots, *waist]`."""
     fields, waist = [*case.fields], program.values[case.waist]
-    # Of each group of numbers what the fields weigh in them, and which the columns enter.
-    groups = [
-        (_slopes(program, fields, case.waist, np.unique(np.concatenate(entered))), entered)
-        for entered in zip(*case.numbers.values(), strict=True)
-    ]
+    numbers = [*zip(*case.numbers.values(), strict=True)]  # of each group, those of each field
+    chosen = [np.unique(np.concatenate(each)) for each in numbers]
+    slopes = [_slopes(program, fields, case.waist, each) for each in chosen]
+    grids = case.fields.values()
 
     def pooled(values, rows):
         terms = [
             _entered(einsum("rc,rp->pc", grid.matrix(_weighed(d, slope)), seen), own, waist.size)
-            for slopes, entered in groups
-            for grid, slope, d, seen, own in zip(
-                case.fields.values(), slopes, values, rows, entered, strict=True
-            )
+            for group in zip(slopes, numbers, strict=True)
+            for slope, own, grid, d, seen in zip(*group, grids, values, rows, strict=True)
         ]
         dtype = np.result_type(*(term.dtype for term in terms))  # fields may differ
         total = sum(term.astype(dtype) for term in terms)
@@ -159,10 +156,7 @@ def result_along(program: Program, case: LocalPooled) -> Callable[[list], list]:
 def _slopes(
     program: Program, fields: list[Any], sink: Any, numbers: Int[np.ndarray, " n"]
 ) -> list[Array]:
-    """The gradient along the fields of the sum of some numbers of a variable.
-
-    All between is linear. A negative number is none.
-    """
+    """The gradient along the fields of the sum of some numbers; -1 is none. All between is linear."""
     part = program.between(fields, [sink])
     values = [program.values[v] for v in fields]
     chosen = numbers[numbers >= 0]

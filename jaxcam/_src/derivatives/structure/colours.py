@@ -38,13 +38,13 @@ class Colours:
 def colour(seen: Sequence[Bool[np.ndarray, "_ labels"]]) -> Colours:
     """Colours labels greedily, in order: on windows that is the fewest colours possible."""
     labels = seen[0].shape[-1]
-    used, together = np.zeros(labels, bool), {}
+    used, rows = np.zeros(labels, bool), {}
     for elements in seen:
         if elements.all(1).any():
             return distinct(labels)
         used |= elements.any(0)
-        together |= {row.tobytes(): row for row in elements[elements.sum(1) > 1]}
-    chosen = _greedy(np.array([*together.values()], bool).reshape(-1, labels), used)
+        rows |= {row.tobytes(): row for row in elements[elements.sum(1) > 1]}
+    chosen = _greedy(np.array([*rows.values()], bool).reshape(-1, labels), used)
     sizes = np.bincount(chosen[used], minlength=1)
     if len(sizes) * sizes.max() > _PADDING * labels:
         return distinct(labels)
@@ -55,7 +55,7 @@ def colour(seen: Sequence[Bool[np.ndarray, "_ labels"]]) -> Colours:
     return Colours(chosen, slots, members)
 
 
-def fewest(seen: Sequence[Bool[np.ndarray, "_ labels"]]) -> int:
+def at_least(seen: Sequence[Bool[np.ndarray, "_ labels"]]) -> int:
     """How many colours there are at least: all labels that one element sees differ."""
     return max(int(elements.sum(1).max(initial=0)) for elements in seen)
 
@@ -70,7 +70,8 @@ def _greedy(
     together: Bool[np.ndarray, "rows labels"], used: Bool[np.ndarray, " labels"]
 ) -> Int[np.ndarray, " labels"]:
     """The first colour for each label that no row, of labels seen together, has already."""
-    chosen, colours_of = np.full(len(used), -1), [0] * len(together)  # of a row as bits
+    chosen = np.full(len(used), -1)
+    colours_of = [0] * len(together)  # of each row those that are taken, as bits
     rows, labels = np.nonzero(together)
     ends = np.cumsum(np.bincount(labels, minlength=len(used)))
     rows_of = np.split(rows[np.argsort(labels, kind="stable")], ends[:-1])

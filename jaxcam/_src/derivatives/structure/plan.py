@@ -1,6 +1,8 @@
 """Choosing the cheapest exact way to a function's derivatives that its program proves legal."""
 
 import dataclasses
+import math
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -8,12 +10,12 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from jaxcam._src.cut.programs import has_refs
-from jaxcam._src.derivatives.structure.colours import Colours, Grid, colour, distinct, fewest
+from jaxcam._src.derivatives.structure.colours import Colours, Grid, at_least, colour, distinct
 from jaxcam._src.derivatives.structure.fed_back import FedBack, fed_back
 from jaxcam._src.derivatives.structure.pooled_linear import pooled
 from jaxcam._src.derivatives.structure.pools import LocalPooled, grid_of, laid_out, numbers_of
 from jaxcam._src.derivatives.structure.program import Program, read
-from jaxcam._src.derivatives.structure.side_by_side import joined
+from jaxcam._src.derivatives.structure.side_by_side import with_one_pool
 from jaxcam._src.derivatives.structure.walk import UNCHAINED
 
 
@@ -87,15 +89,16 @@ def plan(f: Callable[[Array], Array], x: Array) -> Plan:
     if has_refs(program.jaxpr):  # what is written there is not followed
         return Plan(program, Dense(), x.size)
     found = _cheapest(program, x)
-    together = joined(program) if found.directions > sum(x.shape[-1:]) else None
-    return min(found, _cheapest(together, x), key=_cost) if together else found
+    # Pools of local fields cost a direction for each channel at least.
+    other = with_one_pool(program) if found.directions > math.prod(x.shape[-1:]) else None
+    return min(found, _cheapest(other, x), key=_cost) if other else found
 
 
-def _cost(plan: Plan) -> int:
-    return plan.directions
+_cost = operator.attrgetter("directions")
 
 
 def _cheapest(program: Program, x: Array) -> Plan:
+    """The plan that takes the fewest directions through this program."""
     outcome = program.outcome
     if not program.moving([program.result]) or not program.smooth:
         return Plan(program, Linear(), 0)
@@ -181,7 +184,7 @@ def _local_pooled(program: Program, waists: list[Any], pools: list[Any], below: 
         for fields in (program.frontier(pool), *([v] for v in before)):
             laid = laid_out(program, fields)
             seen = [g.positions for g in laid.values()] if laid else []
-            if laid is None or fewest(seen) * channels.count >= below:
+            if laid is None or at_least(seen) * channels.count >= below:
                 continue
             positions = colour(seen)
             if positions.count * channels.count >= below:

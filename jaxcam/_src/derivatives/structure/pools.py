@@ -11,7 +11,7 @@ from jaxcam._src.derivatives.structure.colours import Colours, Grid, colour, gri
 from jaxcam._src.derivatives.structure.program import Program
 from jaxcam._src.derivatives.structure.walk import walk
 
-_MOST_GROUPS = 8  # of pooled numbers, of which a column enters one each
+_MOST_GROUPS = 8  # of pooled numbers; each group is pooled by itself
 
 
 class LocalPooled(NamedTuple):
@@ -49,25 +49,35 @@ def laid_out(program: Program, fields: Sequence[Any]) -> dict[Any, Grid] | None:
 def numbers_of(
     program: Program, laid: dict[Any, Grid], waist: Any
 ) -> dict[Any, Int[np.ndarray, "groups columns"]] | None:
-    """Of each field which numbers of the waist each column enters; None where one enters many."""
-    seen = {field: _entered(program, laid, field, waist) for field in laid}
-    known = {field: entered for field, entered in seen.items() if entered is not None}
-    if len(known) < len(seen):
-        return None
-    groups = colour([entered.T for entered in known.values()])
+    """Of each field which numbers of the waist each column enters, as `LocalPooled` holds them.
+
+    None where it takes too many groups that a column enters one number of each at most, or where
+    that is too large to prove.
+    """
+    known = {}
+    for field in laid:
+        known[field] = _enters(program, laid, field, waist)
+        if known[field] is None:
+            return None
+    groups = colour([enters.T for enters in known.values()])
     if groups.count > _MOST_GROUPS:
         return None
     masks = [groups.colour == group for group in range(groups.count)]
-    return {field: np.array([_only(seen, mask) for mask in masks]) for field, seen in known.items()}
+    return {
+        field: np.array([_number_of(enters, mask) for mask in masks])
+        for field, enters in known.items()
+    }
 
 
-def _only(entered: Bool[np.ndarray, "numbers columns"], mask: Bool[np.ndarray, " numbers"]):
-    """Which of some numbers each column enters."""
-    some = entered & mask[:, None]
+def _number_of(
+    enters: Bool[np.ndarray, "numbers columns"], mask: Bool[np.ndarray, " numbers"]
+) -> Int[np.ndarray, " columns"]:
+    """Which of some numbers each column enters; -1 where none."""
+    some = enters & mask[:, None]
     return np.where(some.any(0), some.argmax(0), -1)
 
 
-def _entered(
+def _enters(
     program: Program, laid: dict[Any, Grid], field: Any, waist: Any
 ) -> Bool[np.ndarray, "numbers columns"] | None:
     """Which numbers of the waist each column of a field enters; None where that is too large."""

@@ -11,8 +11,9 @@ import jax.core
 from jaxtyping import Array
 
 from jaxcam._src.cut.opened import opened
-from jaxcam._src.cut.partition import live, once
+from jaxcam._src.cut.partition import live
 from jaxcam._src.cut.programs import CALLS, has_refs, is_dropped, is_variable
+from jaxcam._src.cut.repeated import without_repeats
 from jaxcam._src.cut.softmax import softmaxes
 from jaxcam._src.derivatives.structure import relations
 from jaxcam._src.derivatives.structure.attention import divided_last, still
@@ -68,8 +69,8 @@ class Program:
         constants = [self.values[v] for v in others]
         return lambda *values: jax.core.eval_jaxpr(part, (), *values, *constants)
 
-    def alive(self, x: Array) -> Array:
-        """The result at a point, without what is dead: that may have no derivatives."""
+    def result_at(self, x: Array) -> Array:
+        """The result at a point, without dead code, which JAX may be unable to differentiate."""
         constants = [self.values[v] for v in self.jaxpr.invars[:-1]]
         return jax.core.eval_jaxpr(self.jaxpr, (), *constants, x)[0]
 
@@ -216,7 +217,7 @@ def depends(f: Callable[[Array], Array], x: Array) -> bool:
 def _opened(f: Callable[[Array], Array], x: Array) -> tuple[Any, list[Any]]:
     """The program of a function, calls opened, no code dead or repeated, and its constants."""
     program, constants = opened(jax.make_jaxpr(f)(x), CALLS)
-    return once(program.replace(eqns=live(program.eqns, program.outvars)[0])), constants
+    return without_repeats(program.replace(eqns=live(program.eqns, program.outvars)[0])), constants
 
 
 def _positions(shape: tuple[int, ...]) -> Relation:

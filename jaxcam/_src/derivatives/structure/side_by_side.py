@@ -4,7 +4,7 @@ Of a product over positions whose sides both move, such as a covariance, the fie
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from jaxcam._src.derivatives.structure.program import Program, evaluated, unders
 _MOST_TERMS = 1 << 24  # of a product, held at once for each direction
 
 
-def joined(program: Program) -> Program | None:
+def with_one_pool(program: Program) -> Program | None:
     """The same program with its first pools in one vector, and products as sums of their terms.
 
     None where that changes nothing: there are no products, and pools are one, or passed by. Nor
@@ -42,7 +42,7 @@ def joined(program: Program) -> Program | None:
 
 
 def _first_pools(program: Program) -> list[Any]:
-    """The variables without positions of their own that are made of some with positions alone."""
+    """All pools that lie behind no other: without positions of their own, made of some with."""
     found, behind = [], set()
     for eqn in program.jaxpr.eqns:
         made, taken = program.moving(eqn.outvars), program.moving(eqn.invars)
@@ -66,33 +66,41 @@ def _is_product(eqn: Any, program: Program) -> bool:
 
 
 def _joining(program: Program, pools: list[Any]) -> Callable[..., list[Any]]:
-    behind = {*pools}
+    """The program as a function in which what is behind the pools takes them from one vector."""
+    before, after = _parted(program.jaxpr.eqns, pools)
 
     def run(*arguments: Any) -> list[Any]:
         values = dict(zip(program.jaxpr.invars, arguments, strict=True))
-
-        def evaluate(eqn: Any) -> None:
-            part = alone(eqn)
-            if _is_product(eqn, program):
-                outputs = [_summed(eqn, *(values[v] for v in eqn.invars))]
-            else:
-                outputs = jax.core.eval_jaxpr(part, (), *(values[v] for v in part.invars))
-            values.update(zip(eqn.outvars, outputs, strict=True))
-
-        later = []
-        for eqn in program.jaxpr.eqns:
-            if behind.isdisjoint(filter(is_variable, eqn.invars)):
-                evaluate(eqn)
-            else:
-                behind.update(eqn.outvars)
-                later.append(eqn)
+        for eqn in before:
+            values |= _made(eqn, values, program)
         if pools:
             values |= _through_one([values[v] for v in pools], pools)
-        for eqn in later:
-            evaluate(eqn)
+        for eqn in after:
+            values |= _made(eqn, values, program)
         return [values[v] for v in program.jaxpr.outvars]
 
     return run
+
+
+def _parted(eqns: Sequence[Any], pools: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """The equations that do not depend on the pools, and those that do."""
+    behind, before, after = {*pools}, [], []
+    for eqn in eqns:
+        if behind.isdisjoint(filter(is_variable, eqn.invars)):
+            before.append(eqn)
+        else:
+            behind.update(eqn.outvars)
+            after.append(eqn)
+    return before, after
+
+
+def _made(eqn: Any, values: dict[Any, Any], program: Program) -> dict[Any, Any]:
+    """The results of an equation."""
+    if _is_product(eqn, program):
+        return {eqn.outvars[0]: _summed(eqn, *(values[v] for v in eqn.invars))}
+    part = alone(eqn)
+    outputs = jax.core.eval_jaxpr(part, (), *(values[v] for v in part.invars))
+    return dict(zip(eqn.outvars, outputs, strict=True))
 
 
 def _summed(eqn: Any, *sides: Array) -> Array:
