@@ -156,7 +156,7 @@ def result_along(program: Program, case: LocalPooled) -> Callable[[list], list]:
 def _slopes(
     program: Program, fields: list[Any], sink: Any, numbers: Int[np.ndarray, " n"]
 ) -> list[Array]:
-    """The gradient along the fields of the sum of some numbers, without -1; all between is linear."""
+    """The gradient along the fields of the sum of some numbers, but -1; all between is linear."""
     part = program.between(fields, [sink])
     values = [program.values[v] for v in fields]
     chosen = numbers[numbers >= 0]
