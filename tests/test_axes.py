@@ -166,6 +166,38 @@ def test_tokens_before_and_behind_those_of_the_patches_are_no_part_of_the_grid()
     np.testing.assert_allclose(head(activations), wanted[None], rtol=1e-5)
 
 
+def _before(tokens):
+    return jnp.concatenate([jnp.ones((2, WIDTH)), tokens])
+
+
+MOVED = {
+    "padded behind": lambda tokens: jnp.pad(_before(tokens), ((0, 6), (0, 0))),
+    "without the first, others behind": lambda tokens: jnp.concatenate(
+        [_before(tokens)[2:], jnp.ones((4, WIDTH))]
+    ),
+    "without one of the first": lambda tokens: _before(tokens)[1:],
+    "the first moved behind": lambda tokens: jnp.concatenate(
+        [_before(tokens)[2:], _before(tokens)[:2]]
+    ),
+    "backwards": lambda tokens: _before(tokens)[::-1],
+}
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_the_patches_are_found_among_tokens_that_move(name):
+    model = _model(lambda v, x: MOVED[name](_patches(v, x).reshape(16, WIDTH)))
+    image = jax.random.normal(jax.random.key(0), SIZE)
+    activations, head = jaxcam.token_grid(model, "layer")(VARIABLES, image)
+    np.testing.assert_allclose(activations, _patches(VARIABLES, image), rtol=1e-5)
+    np.testing.assert_allclose(head(activations), model(VARIABLES, image), rtol=1e-5)
+
+
+def test_one_position_that_is_added_to_all_proves_nothing():
+    model = _model(lambda v, x: v["same"] @ x + x[-1:])
+    with pytest.warns(jaxcam.ModelWarning, match="weights made an axis"):
+        jaxcam.explainer(model, "layer")(VARIABLES, jnp.ones(SIGNAL))
+
+
 def test_heads_of_queries_that_are_joined_are_not_turned():
     def layer_fn(v, x):
         weights = jax.nn.softmax(jnp.einsum("qhd,th->hqt", v["heads"], x[:, :2]))
@@ -221,6 +253,7 @@ WHOLE = {
     "row by row": lambda x: jnp.stack([jnp.tanh(row) for row in x]),
     "two halves by a reshape": lambda x: jnp.tanh(x.reshape(2, 8, 16, 3)).sum(0),
     "two halves of every second row": lambda x: x[::2][:4] + x[::2][4:],
+    "less its last row": lambda x: x - x[-1:],
     "rolled": lambda x: jnp.roll(x, 5, axis=0),
     "a part beside the whole": lambda x: x[4:12, 4:12] + jax.image.resize(x, (8, 8, 3), "linear"),
     "a part of what was filtered": lambda x: jnp.repeat(_filtered(x), 4, axis=0)[8:24],

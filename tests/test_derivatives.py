@@ -95,6 +95,14 @@ def test_chosen_coordinates_cost_a_direction_each():
     assert len(runs) == 1 + AT.size  # one to read the program
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_derivatives_may_be_differentiated_by_what_the_function_closes_over(weight):
+    def second(weight):
+        return jaxcam.derivatives(lambda x: (weight * x**2 + jnp.sin(x)).sum(), POINT).second
+
+    np.testing.assert_allclose(jax.jacfwd(second)(weight), jnp.full_like(POINT, 2), rtol=1e-6)
+
+
 @jax.custom_vjp
 def _backward_only(x):
     return x
@@ -111,6 +119,34 @@ def test_what_is_dead_needs_no_derivatives_forward(at):
     found = jaxcam.derivatives(lambda x: with_what_is_dead(x)[0], POINT, at=at)
     wanted = jaxcam.derivatives(_mixing, POINT, at=at)
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_rule_may_close_over_what_the_function_computes():
+    def closing(x):
+        twice = 2 * jnp.ones(())
+
+        @jax.custom_vjp
+        def scaled(y):
+            return y * twice
+
+        scaled.defvjp(lambda y: (y * twice, y), lambda _, g: (g * twice,))
+        return jnp.sin(scaled(x).sum() ** 2)
+
+    wanted = jaxcam.derivatives(lambda x: jnp.sin((2 * x).sum() ** 2), POINT)
+    np.testing.assert_allclose(jaxcam.derivatives(closing, POINT), wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_a_window_of_any_reducer_is_differentiated_forward():
+    def summed(reducer):
+        def f(x):
+            windows = jax.lax.reduce_window(jnp.sin(x), 0.0, reducer, (2, 1, 1), (1, 1, 1), "VALID")
+            return (windows.sum((0, 1)) ** 2).sum()
+
+        return f
+
+    found = jaxcam.derivatives(summed(lambda a, b: a + b * 1), POINT)
+    wanted = jaxcam.derivatives(summed(jax.lax.add), POINT)
+    np.testing.assert_allclose(found[1:], wanted[1:], rtol=1e-4, atol=1e-5)
 
 
 def test_an_index_of_no_coordinate_is_refused_or_nan():

@@ -51,8 +51,17 @@ def is_position(axis: Axis) -> bool:
 
 def without_others(axis: Axis) -> Axis:
     """The known axis, or axes, of one that may hold others beside."""
-    axes = axis.axes if isinstance(axis, Beside) else axis
-    return axes[0][0] if isinstance(axes, tuple) and len(axes) == 1 else axes
+    return as_axis(axis.axes) if isinstance(axis, Beside) else axis
+
+
+def as_axis(joined: Joined) -> Axis:
+    """The axis that is joined of these, which may be one alone."""
+    return joined[0][0] if len(joined) == 1 else joined
+
+
+def count(joined: Joined) -> int:
+    """How many positions there are in joined axes."""
+    return math.prod(n for _, n in joined)
 
 
 def reshaped(eqn: Any, inputs: list[Axes]) -> Axes:

@@ -9,6 +9,8 @@ from jaxcam._src.cut.axis_reshapes import (
     Axis,
     Beside,
     Of,
+    as_axis,
+    count,
     is_position,
     reshaped,
     without_others,
@@ -55,22 +57,46 @@ def _alike(eqn: Any, inputs: list[Axes]) -> Axes:
     """Entry by entry, or window by window: each axis is what it is in an operand of this rank."""
     after = eqn.outvars[0].aval.shape
     alike = (
-        tuple(
-            without_others(axis) if size != to else axis
-            for axis, size, to in zip(axes, v.aval.shape, after, strict=True)
-        )
+        tuple(map(_resized, axes, v.aval.shape, after))
         for v, axes in zip(eqn.invars, inputs, strict=True)
         if len(axes) == len(after)
     )
     return tuple(map(agreed, zip(*alike, strict=True)))
 
 
+def _resized(axis: Axis, size: int, to: int) -> Axis:
+    """An axis that has another size afterwards; one number is alike all along."""
+    if size == to:
+        return axis
+    return Of.CONSTANT if size == 1 else without_others(axis)
+
+
 def _slice(eqn: Any, inputs: list[Axes]) -> Axes:
-    """A part of an axis counts as it; of one with others beside, nobody knows what is left."""
-    sizes = zip(eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape, strict=True)
+    """A part of an axis counts as it; of one with others beside, if all of the known is left."""
+    before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+    is_plain = eqn.primitive.name == "slice" and not param(eqn, "strides")
+    starts = param(eqn, "start_indices") if is_plain else (None,) * len(before)
     return tuple(
-        None if isinstance(axis, Beside) and before != after else axis
-        for axis, (before, after) in zip(inputs[0], sizes, strict=True)
+        _part_of(axis, start, to) if isinstance(axis, Beside) and size != to else axis
+        for axis, size, start, to in zip(inputs[0], before, starts, after, strict=True)
+    )
+
+
+def _part_of(axis: Beside, start: int | None, size: int) -> Axis:
+    """What is left from there on of an axis with others beside."""
+    if start is None or not start <= axis.before <= start + size - count(axis.axes):
+        return None
+    left = Beside(axis.axes, axis.before - start)
+    return left if size > count(axis.axes) else as_axis(axis.axes)
+
+
+def _pad(eqn: Any, inputs: list[Axes]) -> Axes:
+    """What is padded lies beside tokens; of an axis alone it is a border."""
+    config = param(eqn, "padding_config")
+    axes = zip(inputs[0], eqn.invars[0].aval.shape, config, strict=True)
+    return tuple(
+        axis if isinstance(axis, int) or low == high == 0 else _beside(axis, size, int(low))
+        for axis, size, (low, high, _) in axes
     )
 
 
@@ -81,15 +107,17 @@ def _fits(axis: Axis, size: int) -> bool:
 
 def _reversed(eqn: Any, inputs: list[Axes]) -> Axes:
     backwards = param(eqn, "dimensions")
-    return tuple(_turned(axis) if n in backwards else axis for n, axis in enumerate(inputs[0]))
+    sized = enumerate(zip(inputs[0], eqn.invars[0].aval.shape, strict=True))
+    return tuple(_turned(axis, size) if n in backwards else axis for n, (axis, size) in sized)
 
 
-def _turned(axis: Axis) -> Axis:
+def _turned(axis: Axis, size: int) -> Axis:
     if isinstance(axis, tuple):
         return tuple((~part, n) for part, n in axis)
-    if isinstance(axis, int):
-        return ~axis
-    return None if isinstance(axis, Beside) else axis
+    if isinstance(axis, Beside):
+        turned = tuple((~part, n) for part, n in axis.axes)
+        return Beside(turned, size - axis.before - count(axis.axes))
+    return ~axis if isinstance(axis, int) else axis
 
 
 def _transpose(eqn: Any, inputs: list[Axes]) -> Axes:
@@ -120,6 +148,8 @@ def _concatenate(eqn: Any, inputs: list[Axes]) -> Axes:
 
 def _beside(axis: Axis, size: int, before: int) -> Axis:
     """The axis of this size behind so many others."""
+    if isinstance(axis, Of):
+        return axis
     if isinstance(axis, Beside):
         return Beside(axis.axes, before + axis.before)
     axes = ((axis, size),) if isinstance(axis, int) else axis
@@ -130,7 +160,8 @@ def _of_the_longest(axes: Sequence[Axis], sizes: Sequence[int]) -> Axis:
     """The axis that parts one behind the other make: of a reflected border that of the inside."""
     longest = agreed([axis for axis, size in zip(axes, sizes, strict=True) if size == max(sizes)])
     known = {axis for axis in axes if is_position(axis)}
-    return longest if known and known <= {longest, _turned(longest)} else agreed(axes)
+    both = {longest, _turned(longest, max(sizes))}
+    return longest if known and known <= both else agreed(axes)
 
 
 def _stack(eqn: Any, inputs: list[Axes]) -> Axes:
@@ -220,6 +251,7 @@ _RULES: dict[str, _Rule] = _MOVES | {
     "conv_general_dilated": _convolution,
     "dot_general": _product,
     "gather": _gather,
+    "pad": _pad,
     "rev": _reversed,
     "stack": _stack,
     "tile": _tile,
@@ -237,7 +269,7 @@ _ALIKE = frozenset(
     "abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp complex conj cos "
     "cosh cumlogsumexp cummax cummin cumprod cumsum digamma div dynamic_update_slice eq "
     "erf erf_inv erfc exp exp2 expm1 fft floor ge gt imag integer_pow is_finite le lgamma log "
-    "log1p logistic lt max min mul ne neg nextafter not or pad polynomial pow real "
+    "log1p logistic lt max min mul ne neg nextafter not or polynomial pow real "
     "reduce_precision rem round rsqrt select_and_gather_add select_n sign sin sinh sqrt square "
     "stop_gradient sub tan tanh xor".split()
 )

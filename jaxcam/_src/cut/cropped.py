@@ -36,6 +36,8 @@ def cropped(prefix: Any, image: Any) -> tuple[int, int, int] | None:
             whole |= {v: axes_of_result(eqn, v, axes) for v in eqn.outvars}
         elif taken:
             return None
+    if prefix.outvars[0] in whole:
+        return None
     for axis, size in enumerate(sizes if parts else ()):
         starts, stops = zip(*(spans.get(axis, (0, size)) for spans in parts), strict=True)
         if _is_part((min(starts), max(stops)), size):

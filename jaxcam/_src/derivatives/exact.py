@@ -23,7 +23,7 @@ from jaxcam._src.derivatives.structure import (
     Pooled,
     plan,
 )
-from jaxcam._src.derivatives.structure.program import Program
+from jaxcam._src.derivatives.structure.program import Program, has_custom_vjp
 
 
 def cheapest(
@@ -45,7 +45,8 @@ def chosen(
     if outcome.reverse and planned.directions <= at.size:
         found = Derivatives(*(d.reshape(-1)[at] for d in _by_plan(planned, f, x, chunk_size)))
     else:
-        found = _along(planned.program.result_at, x, at.reshape(-1), chunk_size, outcome.forward)
+        f = _without_obstacles(f, planned.program, x) if outcome.forward else f
+        found = _along(f, x, at.reshape(-1), chunk_size, outcome.forward)
     known = (at >= 0) & (at < x.size)
     return Derivatives(*(jnp.where(known, d.reshape(at.shape), jnp.nan) for d in found))
 
@@ -80,7 +81,15 @@ def _by_plan(
         case LinearFirst() as case:
             return _linear_first(program, case, x, chunk_size)
         case _:
-            return dense(program.result_at, x, chunk_size, forward=outcome.forward)
+            f = _without_obstacles(f, program, x) if outcome.forward else f
+            return dense(f, x, chunk_size, forward=outcome.forward)
+
+
+def _without_obstacles(
+    f: Callable[[Array], Array], program: Program, x: Array
+) -> Callable[[Array], Array]:
+    """The function, or its program without dead code if that may have no derivatives forward."""
+    return program.result_at if has_custom_vjp(jax.make_jaxpr(f)(x).jaxpr) else f
 
 
 def linear(f: Callable[[Array], Array], x: Float[Array, "*shape"]) -> Derivatives:

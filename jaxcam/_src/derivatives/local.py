@@ -194,7 +194,9 @@ def _jets(program: Program, case: Local | LocalPooled, x: Array) -> Callable[[Ar
 
 def _weighed(derivative: Array, slope: Array) -> Array:
     """A field's derivative times its weight; 0 where that is, be the derivative NaN."""
-    return jnp.where(slope == 0, 0, slope * derivative)
+    # What is finite is not replaced, since the weight may itself be differentiated.
+    is_lost = (slope == 0) & ~jnp.isfinite(derivative)
+    return slope * jnp.where(is_lost, 0, derivative)
 
 
 def _entered(values: Array, numbers: np.ndarray, size: int) -> Array:

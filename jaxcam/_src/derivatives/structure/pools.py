@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxcam._src.derivatives.structure import relations
-from jaxcam._src.derivatives.structure.colours import Colours, Grid, colour, grid
+from jaxcam._src.derivatives.structure.colours import Colours, Grid, at_least, colour, grid
 from jaxcam._src.derivatives.structure.program import Program
 from jaxcam._src.derivatives.structure.walk import walk
 
@@ -56,9 +56,10 @@ def numbers_of(
     """
     known = {}
     for field in laid:
-        known[field] = _enters(program, laid, field, waist)
-        if known[field] is None:
+        enters = _enters(program, laid, field, waist)
+        if enters is None or at_least([enters.T]) > _MOST_GROUPS:
             return None
+        known[field] = enters
     groups = colour([enters.T for enters in known.values()])
     if groups.count > _MOST_GROUPS:
         return None

@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from jaxcam._src.cut.opened import opened
 from jaxcam._src.cut.partition import live
-from jaxcam._src.cut.programs import CALLS, has_refs, is_dropped, is_variable
+from jaxcam._src.cut.programs import CALLS, has_refs, is_dropped, is_variable, programs_in
 from jaxcam._src.cut.repeated import without_repeats
 from jaxcam._src.cut.softmax import softmaxes
 from jaxcam._src.derivatives.structure import relations
@@ -212,6 +212,14 @@ def depends(f: Callable[[Array], Array], x: Array) -> bool:
         else None
     )
     return seen is not None and bool(seen.any())
+
+
+def has_custom_vjp(jaxpr: Any) -> bool:
+    """Whether a program has a rule for backward differentiation alone anywhere."""
+    return any(
+        eqn.primitive.name.startswith("custom_vjp") or any(map(has_custom_vjp, programs_in(eqn)))
+        for eqn in jaxpr.eqns
+    )
 
 
 def _opened(f: Callable[[Array], Array], x: Array) -> tuple[Any, list[Any]]:

@@ -76,7 +76,7 @@ def _known_step(eqn: Any, inputs: Relations, within: Within) -> Outcome:
         return Outcome(joined).after(*branches)
     if name == "custom_jvp_call":
         return _custom_jvp(eqn, inputs, within)
-    if name == "while":
+    if name in ("while", "reduce_window"):  # a window of any reducer but a sum or a maximum
         return rules.opaque(eqn, inputs)._replace(reverse=False)
     if name in ("custom_vjp_call", "custom_vjp_call_jaxpr"):
         return rules.opaque(eqn, inputs)._replace(forward=False)
