@@ -10,8 +10,16 @@ from typing import Any
 
 from jax.extend import core as jex
 
-from jaxcam._src.cut.axis_reshapes import Axes, Axis, Beside, Of, is_position, without_others
-from jaxcam._src.cut.axis_rules import agreed, axes_of_result, filled
+from jaxcam._src.cut.axis_reshapes import (
+    Axes,
+    Axis,
+    Beside,
+    Of,
+    agreed,
+    is_position,
+    without_others,
+)
+from jaxcam._src.cut.axis_rules import axes_of_result, filled
 from jaxcam._src.cut.programs import (
     CALLS,
     body_of,

@@ -64,6 +64,14 @@ def count(joined: Joined) -> int:
     return math.prod(n for _, n in joined)
 
 
+def agreed(said: Sequence[Axis]) -> Axis:
+    """The one position that any is, None if several; else None if one is lost, or what all are."""
+    known = {axis for axis in said if is_position(axis)}
+    if known:
+        return known.pop() if len(known) == 1 else None
+    return next((axis for axis in (None, *Of) if axis in said), None)
+
+
 def reshaped(eqn: Any, inputs: list[Axes]) -> Axes:
     """The axes of the result of a reshape, or of a squeeze."""
     before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape

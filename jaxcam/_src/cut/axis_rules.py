@@ -1,17 +1,15 @@
 """What each equation makes of the axes of its operands: which known one each axis is."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from jaxcam._src.cut.axis_parts import concatenated, padded, sliced, turned
 from jaxcam._src.cut.axis_reshapes import (
     Axes,
     Axis,
-    Beside,
     Of,
-    as_axis,
-    count,
-    is_position,
+    agreed,
     reshaped,
     without_others,
 )
@@ -28,14 +26,6 @@ def filled(axis: Axis, v: Any) -> Axes:
 def unknown(v: Any) -> Axes:
     """The axes of a value of which nothing is known."""
     return filled(None, v)
-
-
-def agreed(said: Sequence[Axis]) -> Axis:
-    """The one position that any is, None if several; else None if one is lost, or what all are."""
-    known = {axis for axis in said if is_position(axis)}
-    if known:
-        return known.pop() if len(known) == 1 else None
-    return next((axis for axis in (None, *Of) if axis in said), None)
 
 
 def moved(eqn: Any, axes: Axes) -> Axes | None:
@@ -71,53 +61,9 @@ def _resized(axis: Axis, size: int, to: int) -> Axis:
     return Of.CONSTANT if size == 1 else without_others(axis)
 
 
-def _slice(eqn: Any, inputs: list[Axes]) -> Axes:
-    """A part of an axis counts as it; of one with others beside, if all of the known is left."""
-    before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
-    is_plain = eqn.primitive.name == "slice" and not param(eqn, "strides")
-    starts = param(eqn, "start_indices") if is_plain else (None,) * len(before)
-    return tuple(
-        _part_of(axis, start, to) if isinstance(axis, Beside) and size != to else axis
-        for axis, size, start, to in zip(inputs[0], before, starts, after, strict=True)
-    )
-
-
-def _part_of(axis: Beside, start: int | None, size: int) -> Axis:
-    """What is left from there on of an axis with others beside."""
-    if start is None or not start <= axis.before <= start + size - count(axis.axes):
-        return None
-    left = Beside(axis.axes, axis.before - start)
-    return left if size > count(axis.axes) else as_axis(axis.axes)
-
-
-def _pad(eqn: Any, inputs: list[Axes]) -> Axes:
-    """What is padded lies beside tokens; of an axis alone it is a border."""
-    config = param(eqn, "padding_config")
-    axes = zip(inputs[0], eqn.invars[0].aval.shape, config, strict=True)
-    return tuple(
-        axis if isinstance(axis, int) or low == high == 0 else _beside(axis, size, int(low))
-        for axis, size, (low, high, _) in axes
-    )
-
-
 def _fits(axis: Axis, size: int) -> bool:
     """Whether an axis of this size may be that one: of joined ones all numbers are there."""
     return not isinstance(axis, tuple) or math.prod(n for _, n in axis) == size
-
-
-def _reversed(eqn: Any, inputs: list[Axes]) -> Axes:
-    backwards = param(eqn, "dimensions")
-    sized = enumerate(zip(inputs[0], eqn.invars[0].aval.shape, strict=True))
-    return tuple(_turned(axis, size) if n in backwards else axis for n, (axis, size) in sized)
-
-
-def _turned(axis: Axis, size: int) -> Axis:
-    if isinstance(axis, tuple):
-        return tuple((~part, n) for part, n in axis)
-    if isinstance(axis, Beside):
-        turned = tuple((~part, n) for part, n in axis.axes)
-        return Beside(turned, size - axis.before - count(axis.axes))
-    return ~axis if isinstance(axis, int) else axis
 
 
 def _transpose(eqn: Any, inputs: list[Axes]) -> Axes:
@@ -131,37 +77,6 @@ def _broadcast(eqn: Any, inputs: list[Axes]) -> Axes:
     for axis, size, to in zip(inputs[0], before, param(eqn, "broadcast_dimensions"), strict=True):
         axes[to] = axis if size == after[to] else Of.CONSTANT
     return tuple(axes)
-
-
-def _concatenate(eqn: Any, inputs: list[Axes]) -> Axes:
-    joined = param(eqn, "dimension")
-    along, sizes = [a[joined] for a in inputs], [v.aval.shape[joined] for v in eqn.invars]
-    axes = [*map(agreed, zip(*inputs, strict=True))]
-    axes[joined] = _of_the_longest(along, sizes)
-    among = [n for n, axis in enumerate(along) if is_position(axis)]
-    if len(among) == 1 < len(along):
-        axes[joined] = _beside(along[among[0]], sizes[among[0]], sum(sizes[: among[0]]))
-    elif is_position(axes[joined]) and len(among) < len(along):
-        axes[joined] = without_others(axes[joined])
-    return tuple(axes)
-
-
-def _beside(axis: Axis, size: int, before: int) -> Axis:
-    """The axis of this size behind so many others."""
-    if isinstance(axis, Of):
-        return axis
-    if isinstance(axis, Beside):
-        return Beside(axis.axes, before + axis.before)
-    axes = ((axis, size),) if isinstance(axis, int) else axis
-    return Beside(axes, before) if isinstance(axes, tuple) else None
-
-
-def _of_the_longest(axes: Sequence[Axis], sizes: Sequence[int]) -> Axis:
-    """The axis that parts one behind the other make: of a reflected border that of the inside."""
-    longest = agreed([axis for axis, size in zip(axes, sizes, strict=True) if size == max(sizes)])
-    known = {axis for axis in axes if is_position(axis)}
-    both = {longest, _turned(longest, max(sizes))}
-    return longest if known and known <= both else agreed(axes)
 
 
 def _stack(eqn: Any, inputs: list[Axes]) -> Axes:
@@ -247,19 +162,19 @@ _MOVES: dict[str, _Rule] = _SAME | {
     "transpose": _transpose,
 }
 _RULES: dict[str, _Rule] = _MOVES | {
-    "concatenate": _concatenate,
+    "concatenate": concatenated,
     "conv_general_dilated": _convolution,
     "dot_general": _product,
     "gather": _gather,
-    "pad": _pad,
-    "rev": _reversed,
+    "pad": padded,
+    "rev": turned,
     "stack": _stack,
     "tile": _tile,
     "unstack": _unstack,
     **dict.fromkeys(
         "scatter scatter-add scatter-sub scatter-mul scatter-min scatter-max".split(), _scatter
     ),
-    **dict.fromkeys(("dynamic_slice", "slice", "split"), _slice),
+    **dict.fromkeys(("dynamic_slice", "slice", "split"), sliced),
     **dict.fromkeys(
         "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum".split(),
         _reduce,
