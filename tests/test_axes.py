@@ -241,7 +241,7 @@ def _filtered(x):
 
 CROPS = {
     "the centre": lambda x: _filtered(x[4:12, 4:12]),
-    "the centre, after scaling": lambda x: _filtered(((x - 0.5) / 2)[None, 4:12, 4:12][0]),
+    "the centre, after scaling": lambda x: _filtered(((x - 0.5) / 2)[4:12, 4:12]),
     "from a number": lambda x: _filtered(jax.lax.dynamic_slice(x, (4, 4, 0), (8, 8, 3))),
     "one half": lambda x: _filtered(x[:, :8]),
 }
