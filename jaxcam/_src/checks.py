@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxcam._src.base import ApplyFn, Convention, Head, ModelWarning, ScoreFn, SplitFn
+from jaxcam._src.base import ApplyFn, Convention, Head, HeadFn, ModelWarning, ScoreFn, SplitFn
 from jaxcam._src.cut import has_others, maker_of
 from jaxcam._src.cut.programs import NOT_THE_USER
 from jaxcam._src.names import named
@@ -96,25 +96,36 @@ def check_layer_of(apply_fn: ApplyFn, layer: Any) -> None:
         )
 
 
-def check_activations(activations: Array, image: Array, layer: str | SplitFn) -> None:
-    """Refuses a layer whose axes are not the image's positions and channels."""
+def check_positions(head: HeadFn, activations: Array, image: Array, layer: str | SplitFn) -> None:
+    """Refuses a layer whose axes are not the image's positions and channels, or warns of it."""
+    _check_rank(activations, image, layer)
+    if isinstance(head, Head):
+        _check_seen(head, image, layer)
+        _check_tokens(head, activations, image, layer)
+        _warn_of_weights(head, activations, layer)
+    if not (isinstance(head, Head) and (head.axes_proven or head.positionless)):
+        _check_order(activations, image, layer)
+
+
+def _check_rank(activations: Array, image: Array, layer: str | SplitFn) -> None:
+    """Refuses a layer without as many axes as the image has."""
     came = f"{named(layer)} returns {list(activations.shape)} for"
     if activations.ndim == image.ndim + 1 and len(activations) == 1:
         raise ValueError(
-            f"{came} one image {list(image.shape)}, with a "
-            "batch axis of its own; name it without: jaxcam.tag(x[0], name)[None]"
+            f"{came} one image {list(image.shape)}, with a batch axis of its own; name it without: "
+            "jaxcam.tag(x[0], name)[None]"
         )
     if activations.ndim != image.ndim:
         tokens = f"Of tokens give {_as_tokens(layer)} as the layer; else choose"
         raise ValueError(
-            f"{came} an image {list(image.shape)}; wanted as "
-            "many spatial axes in both, and channels last. "
+            f"{came} an image {list(image.shape)}; wanted as many spatial axes in both, and "
+            "channels last. "
             f"{tokens if activations.ndim == 2 < image.ndim else 'Choose'} a layer before the "
             "positions are pooled or flattened; for a batch of images use jax.vmap"
         )
 
 
-def check_seen(head: Head, image: Array, layer: str | SplitFn) -> None:
+def _check_seen(head: Head, image: Array, layer: str | SplitFn) -> None:
     """Refuses a layer that sees another input than the image, or a part of it alone."""
     if not head.sees_image:
         raise ValueError(
@@ -131,7 +142,7 @@ def check_seen(head: Head, image: Array, layer: str | SplitFn) -> None:
         )
 
 
-def check_tokens(head: Head, activations: Array, image: Array, layer: str | SplitFn) -> None:
+def _check_tokens(head: Head, activations: Array, image: Array, layer: str | SplitFn) -> None:
     """Refuses a layer of whose axes one holds positions of several, or others beside them."""
     returns = f"{named(layer)} returns {list(activations.shape)}"
     if head.tokens and len(head.tokens) > 1:
@@ -147,7 +158,7 @@ def check_tokens(head: Head, activations: Array, image: Array, layer: str | Spli
         )
 
 
-def warn_of_weights(head: Head, activations: Array, layer: str | SplitFn) -> None:
+def _warn_of_weights(head: Head, activations: Array, layer: str | SplitFn) -> None:
     """Warns of a layer in which weights made an axis where positions are wanted."""
     if head.positionless:
         _warn(
@@ -158,7 +169,7 @@ def warn_of_weights(head: Head, activations: Array, layer: str | SplitFn) -> Non
         )
 
 
-def check_order(activations: Array, image: Array, layer: str | SplitFn) -> None:
+def _check_order(activations: Array, image: Array, layer: str | SplitFn) -> None:
     """Refuses a layer that looks as if its axes were in another order."""
     size, shape = image.shape[:-1], activations.shape
     if len(size) == 1 or in_proportion(shape[:-1], size):
@@ -190,9 +201,9 @@ def in_proportion(shape: tuple[int, ...], size: tuple[int, ...]) -> bool:
     return all(abs(n - scale * whole) <= 1 for n, whole in zip(shape, size, strict=True))
 
 
-def check_ending(head: Head, score_fn: ScoreFn) -> None:
+def check_ending(head: HeadFn, score_fn: ScoreFn) -> None:
     """Warns of probabilities, whose gradient saturates."""
-    if head.ending and wants_logits(score_fn):
+    if isinstance(head, Head) and head.ending and wants_logits(score_fn):
         ends = f"ends in a {head.ending}"
         way = "give jaxcam.to_logits(apply_fn), the same model without it"
         if head.ending == "blend":

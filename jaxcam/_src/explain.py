@@ -15,24 +15,19 @@ from jaxcam._src.base import (
     Convention,
     Explanation,
     FuseFn,
-    Head,
     ScoreFn,
     SplitFn,
     Tap,
     WeightsFn,
 )
 from jaxcam._src.checks import (
-    check_activations,
     check_ending,
     check_explained_by,
     check_layer_of,
-    check_order,
+    check_positions,
     check_score,
-    check_seen,
-    check_tokens,
     checked_image,
     wants,
-    warn_of_weights,
 )
 from jaxcam._src.conventions.paper import paper
 from jaxcam._src.cut import attended, check_apply_fn, split
@@ -124,21 +119,19 @@ def explanation_of(
     cams = map(convention.combine_fn, weights, activations)
     cams = tuple(sound(cam, a, *seen) for cam, a in zip(cams, activations, strict=True))
     flat = tuple(map(flatness, weights, activations, cams))
-    shape = first.image.shape[:-1]
-    heatmaps = [convention.layer_fn(cam, shape) for cam in cams]
-    heatmap = _fused(fuse_fn, heatmaps, weights) if fuse_fn else heatmaps[0]
-    heatmap = convention.finish_fn(heatmap)
+    heatmaps = [convention.layer_fn(cam, first.image.shape[:-1]) for cam in cams]
+    fused = _fused(fuse_fn, heatmaps, weights) if fuse_fn else heatmaps[0]
+    heatmap = convention.finish_fn(fused)
     made = (cams, weights, flat) if fuse_fn else (cams[0], weights[0], flat[0])
     return Explanation(heatmap, *made[:2], first.logits, first.target, made[2])
 
 
 def listed(layer: str | SplitFn | Sequence[str | SplitFn]) -> list[str | SplitFn]:
     """The layers, be it one or several."""
-    if isinstance(layer, str) or not isinstance(layer, Sequence):
-        return [layer]
-    if not layer:
+    layers = [layer] if isinstance(layer, str) or not isinstance(layer, Sequence) else [*layer]
+    if not layers:
         raise ValueError("layer is an empty sequence of layers; name one at least")
-    return [*layer]
+    return layers
 
 
 def fusion(
@@ -190,8 +183,7 @@ def tap(
     if target is None and isinstance(logits, jax.Array) and logits.ndim == 1:
         target = likeliest(score_fn, logits)
     check_score(score_fn(logits, target))
-    if isinstance(head, Head):
-        check_ending(head, score_fn)
+    check_ending(head, score_fn)
     again = functools.partial(tap, apply_fn, layer, variables)
     applied = functools.partial(_applied, apply_fn, variables, dtype=image.dtype, logits=logits)
     return Tap(
@@ -218,13 +210,7 @@ def _cut(
     check_layer_of(apply_fn, layer)
     split_fn = split(apply_fn, layer) if isinstance(layer, str) else layer
     activations, head = split_fn(variables, image)
-    check_activations(activations, image, layer)
-    if isinstance(head, Head):
-        check_seen(head, image, layer)
-        check_tokens(head, activations, image, layer)
-        warn_of_weights(head, activations, layer)
-    if not (isinstance(head, Head) and (head.axes_proven or head.positionless)):
-        check_order(activations, image, layer)
+    check_positions(head, activations, image, layer)
     return activations, head
 
 

@@ -60,8 +60,8 @@ def token_grid(
         tokens, head = at(variables, image)
         if tokens.ndim != 2:
             raise ValueError(
-                f"the layer returns {list(tokens.shape)}; wanted tokens [tokens, K]. A layer that "
-                "returns [*spatial, K] needs no token_grid"
+                f"{named(layer)} returns {list(tokens.shape)}; wanted tokens [tokens, K]. A layer "
+                "that returns [*spatial, K] needs no token_grid"
             )
         first, joined = _placed(head, tokens, image.shape[:-1], extra, grid, layer)
         lies, laid = _lies(joined), [n for _, n in joined]
@@ -93,11 +93,11 @@ def _placed(
     layer: str | SplitFn,
 ) -> tuple[int, Joined]:
     """How many tokens come before those of the patches, and what these are joined of."""
-    joined = head.tokens if isinstance(head, Head) else None
     if isinstance(head, Head) and grid is None:
         _check_shown(head, f"{named(layer)} returns {list(tokens.shape)}", size)
-    is_whole = joined is not None and sorted(map(_forwards, joined)) == [*range(len(size))]
-    if isinstance(head, Head) and joined and is_whole and grid in (None, _grid_of(joined)):
+    joined = (head.tokens if isinstance(head, Head) else None) or ()
+    is_whole = sorted(map(_forwards, joined)) == [*range(len(size))]
+    if isinstance(head, Head) and is_whole and grid in (None, _grid_of(joined)):
         if extra not in (None, head.before):
             raise ValueError(
                 f"extra={extra}, but the program shows {head.before} tokens before those of the "

@@ -10,11 +10,11 @@ from jaxcam._src.cut.axis_reshapes import (
     Of,
     agreed,
     as_axis,
-    count,
     is_position,
     without_others,
 )
 from jaxcam._src.cut.programs import param
+from jaxcam._src.cut.tag import count
 
 
 def sliced(eqn: Any, inputs: list[Axes]) -> Axes:

@@ -59,11 +59,6 @@ def as_axis(joined: Joined) -> Axis:
     return joined[0][0] if len(joined) == 1 else joined
 
 
-def count(joined: Joined) -> int:
-    """How many positions there are in joined axes."""
-    return math.prod(n for _, n in joined)
-
-
 def agreed(said: Sequence[Axis]) -> Axis:
     """The one position that any is, None if several; else None if one is lost, or what all are."""
     known = {axis for axis in said if is_position(axis)}

@@ -1,19 +1,12 @@
 """What each equation makes of the axes of its operands: which known one each axis is."""
 
-import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from jaxcam._src.cut.axis_parts import concatenated, padded, sliced, turned
-from jaxcam._src.cut.axis_reshapes import (
-    Axes,
-    Axis,
-    Of,
-    agreed,
-    reshaped,
-    without_others,
-)
+from jaxcam._src.cut.axis_reshapes import Axes, Axis, Of, agreed, reshaped, without_others
 from jaxcam._src.cut.programs import param
+from jaxcam._src.cut.tag import count
 
 _Rule: TypeAlias = Callable[[Any, list[Axes]], Axes]
 
@@ -63,7 +56,7 @@ def _resized(axis: Axis, size: int, to: int) -> Axis:
 
 def _fits(axis: Axis, size: int) -> bool:
     """Whether an axis of this size may be that one: of joined ones all numbers are there."""
-    return not isinstance(axis, tuple) or math.prod(n for _, n in axis) == size
+    return not isinstance(axis, tuple) or count(axis) == size
 
 
 def _transpose(eqn: Any, inputs: list[Axes]) -> Axes:

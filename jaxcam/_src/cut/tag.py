@@ -36,12 +36,17 @@ batching.primitive_batchers[tag_p] = _tag_batch
 Joined: TypeAlias = tuple[tuple[int, int], ...]
 
 
+def count(joined: Joined) -> int:
+    """How many positions there are in joined axes."""
+    return math.prod(n for _, n in joined)
+
+
 def has_others(joined: Joined | None, tokens: int, length: int) -> bool:
     """Whether so many tokens are more than the positions of an image, whose first axis is so long.
 
     A signal that was shifted by a step is as long as before.
     """
-    return joined is not None and tokens not in (math.prod(n for _, n in joined), length)
+    return joined is not None and tokens not in (count(joined), length)
 
 
 class Layout(NamedTuple):

@@ -1,6 +1,6 @@
 """Pools side by side, which together nothing passes, as one sum over positions of local fields.
 
-Of a product over positions whose sides both move, such as a covariance, the fields are its terms.
+Of a product over positions whose sides both move, such as a Gram matrix, the fields are its terms.
 """
 
 import math
