@@ -91,8 +91,21 @@ def _made(f: Callable[..., Any], given: tuple) -> dict[str, float]:
 def _traced(f: Callable[..., Any], given: tuple) -> tuple[Any, float]:
     jax.clear_caches()
     start = time.process_time()
-    traced = jax.jit(f, compiler_options=jaxcam.compiler_options()).trace(*given)
+    traced = _with_room(jax.jit(f, compiler_options=jaxcam.compiler_options()).trace, *given)
     return traced, time.process_time() - start
+
+
+def _with_room(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function, and has room for the frames of all the calls that it makes.
+
+    Python keeps frames in chunks of 16 KiB, and a loop that calls over the end of one takes a new
+    chunk each time. A trace takes up to half as long again if that happens, which depends on how
+    deep the calls around it are; a frame as large as this one brings a chunk that lasts.
+    """
+    return function(*arguments)
+
+
+_with_room.__code__ = _with_room.__code__.replace(co_stacksize=2**14 + 1)
 
 
 def _call(explain: Callable[..., Any], given: tuple) -> Callable[[], Any]:

@@ -4,6 +4,7 @@ What every map passes is written in `jax.lax`: a function of `jax.numpy` is a pr
 and tracing dozens of them takes longer than tracing a small model.
 """
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -30,6 +31,20 @@ def replaced(
 ) -> Shaped[Array, "*shape"]:
     """The values, and one number where a condition holds, which has their shape or is a scalar."""
     return lax.select(where, lax.full_like(values, by), values)
+
+
+def positive_part(values: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The ReLU: 0 where a value is not above 0, with the derivative 0 there; NaN stays."""
+    zeros = lax.full_like(values, 0)
+    return lax.select(lax.le(values, zeros), zeros, values)
+
+
+def mean_over_positions(values: Float[Array, "*spatial K"]) -> Float[Array, "*ones K"]:
+    """The mean of each channel."""
+    positions = range(values.ndim - 1)
+    sums = lax.reduce_sum(values, axes=positions)
+    count = lax.full_like(sums, math.prod(values.shape[:-1]))
+    return lax.expand_dims(lax.div(sums, count), positions)
 
 
 def nan_where(where: Bool[Array, ""], dtype: Any) -> Float[Array, ""]:

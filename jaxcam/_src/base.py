@@ -129,6 +129,7 @@ class Tap:
       image: `[*spatial, C]`, as the model takes it.
       score_image: the score as a function of the image. For an image of another dtype its
         variables are cast to that dtype, and its logits back to their own.
+      score: that of the image.
       logits: what the model returns for the image.
       target: what is explained, as the score function takes it.
       at_image: the tap of another image: same layer, score and target.
@@ -142,6 +143,7 @@ class Tap:
     score_activations: Callable[[Array], Array]
     image: Float[Array, "*size C"]
     score_image: Callable[[Array], Array]
+    score: Float[Array, ""]
     logits: Any
     target: Any
     at_image: "Callable[[Array], Tap]"

@@ -87,8 +87,7 @@ def explainer(
 
     def explain(variables: PyTree, image: Any, target: Any = None) -> Explanation:
         taps = taps_of(apply_fn, chosen, variables, score_fn, image, target)
-        score = score_fn(taps[0].logits, taps[0].target)
-        return explanation_of(taps, method, score, convention, fuse_fn)
+        return explanation_of(taps, method, convention, fuse_fn)
 
     return explain
 
@@ -108,13 +107,12 @@ def taps_of(
 def explanation_of(
     taps: Sequence[Tap],
     method: WeightsFn,
-    score: Array,
     convention: Convention,
     fuse_fn: FuseFn | None,
 ) -> Explanation:
     """What a method makes of the tap of one layer, or of those of several that are to be fused."""
     first, activations = taps[0], [t.activations for t in taps]
-    seen = first.image, score
+    seen = first.image, first.score
     weights = tuple(method(t) for t in taps)
     cams = map(convention.combine_fn, weights, activations)
     cams = tuple(sound(cam, a, *seen) for cam, a in zip(cams, activations, strict=True))
@@ -182,7 +180,8 @@ def tap(
     logits = head(activations)
     if target is None and isinstance(logits, jax.Array) and logits.ndim == 1:
         target = likeliest(score_fn, logits)
-    check_score(score_fn(logits, target))
+    score = score_fn(logits, target)
+    check_score(score)
     check_ending(head, score_fn)
     again = functools.partial(tap, apply_fn, layer, variables)
     applied = functools.partial(_applied, apply_fn, variables, dtype=image.dtype, logits=logits)
@@ -191,6 +190,7 @@ def tap(
         score_activations=lambda activations: score_fn(head(activations), target),
         image=image,
         score_image=lambda other: score_fn(applied(other), target),
+        score=score,
         logits=logits,
         target=target,
         at_image=lambda image: again(image, target, score_fn=score_fn),

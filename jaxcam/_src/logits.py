@@ -24,13 +24,22 @@ def pick(values: Any, target: Any) -> Float[Array, ""]:
         raise ValueError(f"the model returned {values.dtype}[{len(values)}]; wanted real logits")
     if not jnp.issubdtype(getattr(target, "dtype", type(target)), jnp.integer):
         raise ValueError(f"target is {target!r}; wanted the index of a class, an integer")
-    _check_known(target, len(values))
+    if np.ndim(target):
+        raise ValueError(
+            f"target has the shape {list(np.shape(target))}; wanted the index of one class, and "
+            "for several jax.vmap(explain, in_axes=(None, None, 0))"
+        )
+    is_known = _is_known_class(target, len(values))
     index = jnp.asarray(target, int)  # of 8 bits, it could not be compared with 256 classes
-    # The gradient is NaN where the score is: a wrong target shows in the map.
     values = accumulated(values)
+    picked = lax.dynamic_slice(values, (index,), (1,), allow_negative_indices=False)
+    picked = lax.squeeze(picked, (0,))
+    if is_known:
+        return picked
+    # The gradient is NaN where the score is: a wrong target shows in the map.
     first, last = index.dtype.type(0), index.dtype.type(len(values) - 1)
     unknown = lax.bitwise_or(lax.lt(index, first), lax.gt(index, last))
-    return lax.mul(nan_where(unknown, values.dtype), values[index])
+    return lax.mul(nan_where(unknown, values.dtype), picked)
 
 
 def check_several(logits: Array, name: str) -> None:
@@ -43,15 +52,15 @@ def check_several(logits: Array, name: str) -> None:
         )
 
 
-def _check_known(target: Any, classes: int) -> None:
-    """Refuses a target that is no class, where its value is known: not inside a trace."""
+def _is_known_class(target: Any, classes: int) -> bool:
+    """Whether the value of a target is known, as it is not inside a trace; refuses what is none."""
     try:
-        known = np.ravel(target).tolist()
-    except jax.errors.TracerArrayConversionError:
-        return
-    wrong = [t for t in known if not 0 <= t < classes]
-    if wrong:
-        raise ValueError(f"target {wrong[0]} is no class; the model has classes 0 to {classes - 1}")
+        known = int(target)
+    except jax.errors.ConcretizationTypeError:
+        return False
+    if not 0 <= known < classes:
+        raise ValueError(f"target {known} is no class; the model has classes 0 to {classes - 1}")
+    return True
 
 
 def shapes_of(values: PyTree) -> str:

@@ -2,7 +2,6 @@
 
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -14,6 +13,7 @@ from jaxcam._src.arithmetic import (
     all_zero,
     extremes,
     nan_where,
+    positive_part,
     replaced,
 )
 
@@ -38,7 +38,7 @@ def combine(
     Array([[3., 0.]], dtype=float32)
     """
     weighted = weigh(weights, activations)
-    return weighted if is_map(weights, activations) else jax.nn.relu(weighted)
+    return weighted if is_map(weights, activations) else positive_part(weighted)
 
 
 def weigh(
@@ -53,7 +53,8 @@ def weigh(
             f"a method returned weights of shape {weights.shape}; wanted {channelwise} (one per "
             f"channel), {activations.shape} (one per activation), or a map {activations.shape[:-1]}"
         )
-    return jnp.sum(accumulated(weights) * accumulated(activations), axis=-1)
+    weighted = accumulated(weights) * accumulated(activations)
+    return lax.reduce_sum(weighted, axes=(activations.ndim - 1,))
 
 
 def is_map(
@@ -76,9 +77,10 @@ def upsample(
     Array([0.  , 0.25, 0.75, 1.  ], dtype=float32)
     """
     resized = cam = accumulated(jnp.asarray(cam))
-    for size in shape:  # each turn takes the first axis away and adds its like as the last
-        lines = _lines(len(resized), size, cam.dtype)
-        resized = lax.dot_general(resized, lines, (([0], [0]), ([], [])), precision="highest")
+    sizes = [*zip(cam.shape, shape, strict=True)]
+    lines = {(old, new): _lines(old, new, cam.dtype) for old, new in sizes}
+    for size in sizes:  # each turn takes the first axis away and adds its like as the last
+        resized = lax.dot_general(resized, lines[size], (([0], [0]), ([], [])), precision="highest")
     low, high = extremes(cam)
     return lax.min(lax.max(resized, low), high)  # beyond it are rounding errors alone
 
@@ -114,7 +116,8 @@ def unit_range(values: Float[Array | np.ndarray, "*size"]) -> Float[Array, "*siz
     """
     values = accumulated(jnp.asarray(values))
     low, high = extremes(values)
-    flat, finite = is_flat(values), all_finite(values)
+    finite = all_finite(values)
+    flat = _are_alike(low, high, finite)
     scaled = lax.div(lax.sub(values, low), replaced(lax.sub(high, low), flat, 1))
     scaled = lax.min(scaled, lax.full_like(scaled, 1))  # on a GPU x / x may be above 1
     return lax.mul(replaced(scaled, flat, 0), nan_where(lax.bitwise_not(finite), values.dtype))
@@ -122,11 +125,15 @@ def unit_range(values: Float[Array | np.ndarray, "*size"]) -> Float[Array, "*siz
 
 def is_flat(values: Float[Array, "*size"]) -> Bool[Array, ""]:
     """Whether the values differ by no more than rounding."""
-    low, high = extremes(values)
-    units = values.dtype.type(2 * jnp.finfo(values.dtype).eps)
+    return _are_alike(*extremes(values), all_finite(values))
+
+
+def _are_alike(low: Array, high: Array, finite: Bool[Array, ""]) -> Bool[Array, ""]:
+    """The same of the least and the largest, and whether all are finite."""
+    units = low.dtype.type(2 * jnp.finfo(low.dtype).eps)
     rounding = lax.mul(units, lax.max(lax.abs(low), lax.abs(high)))
     alike = lax.le(lax.sub(high, low), rounding)
-    return lax.bitwise_and(alike, all_finite(values))  # a NaN can be lost; and inf <= inf
+    return lax.bitwise_and(alike, finite)  # a NaN can be lost; and inf <= inf
 
 
 def sound(cam: Float[Array, "*spatial"], *seen: Float[Array, "..."]) -> Float[Array, "*spatial"]:
@@ -145,11 +152,13 @@ def flatness(
     cam: Float[Array, "*spatial"],
 ) -> Int32[Array, ""]:
     """Why a map is flat, as an index of `REASONS`; 0 where it is not."""
+    low, high = extremes(cam)
     reason = lax.full((), 4, np.int32)
-    reason = replaced(reason, all_zero(extremes(cam)[1]), 3)
+    reason = replaced(reason, lax.eq(high, lax.full_like(high, 0)), 3)
     reason = replaced(reason, all_zero(activations), 2)
     reason = replaced(reason, all_zero(weights), 1)
-    return replaced(reason, lax.bitwise_not(is_flat(cam)), 0)
+    flat = _are_alike(low, high, all_finite(cam))
+    return replaced(reason, lax.bitwise_not(flat), 0)
 
 
 REASONS = (

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 from jaxtyping import PyTree
 
 from jaxcam._src.adapters.functions import check_call, from_function
@@ -67,16 +68,13 @@ def from_nnx(
             "`graphdef, variables = nnx.split(model)`" + (f" (here: {maker})" if maker else "")
         )
 
-    # The graphdef says it, so it is the same in every run; to find it takes a tenth of a trace.
-    shared = None
+    tagging = None  # the same for all states; to find the layers takes a fifth of a trace
 
     def run(variables: PyTree, *inputs: Any) -> Any:
-        nonlocal shared
-        # A private copy, so that the caller's module keeps its classes.
-        model = nnx.merge(graphdef, *_states(variables))
-        shared = _shared(model) if shared is None else shared
-        for names, layer in list(_named_layers(model, shared)):
-            layer.__class__ = _tagging_class(type(layer), names, training)
+        nonlocal tagging
+        states = _states(variables)
+        tagging = tagging or _tagging_graphdef(nnx.merge(graphdef, *states), training)
+        model = nnx.merge(tagging, *states)
         call = method if callable(method) else getattr(type(model), method or "__call__")
         check_call(call, (model, *inputs), call_kwargs, "from_nnx")
         with _linen_inside(model):
@@ -95,6 +93,16 @@ def _states(variables: PyTree) -> tuple[Any, ...]:
             "`graphdef, variables = nnx.split(model)`"
         )
     return states
+
+
+def _tagging_graphdef(model: Any, training: bool) -> Any:
+    """The graphdef of the same module, made of layers that tag what they return."""
+    from flax import nnx
+
+    for names, layer in list(_named_layers(model, _shared(model))):
+        is_pytree = not jax.tree_util.all_leaves([layer])
+        layer.__class__ = _tagging_class(type(layer), names, training, is_pytree)
+    return nnx.split(model)[0]
 
 
 def _shared(model: Any) -> list[list[tuple]]:
@@ -131,7 +139,7 @@ def _aliases(path: tuple, shared: list[list[tuple]]) -> list[tuple]:
 
 
 @functools.cache
-def _tagging_class(cls: type, names: tuple[str, ...], training: bool) -> type:
+def _tagging_class(cls: type, names: tuple[str, ...], training: bool, is_pytree: bool) -> type:
     """A subclass that also tags what `__call__` returns. Cached: jit compares classes."""
 
     def call(self, *args, **kwargs):
@@ -142,7 +150,8 @@ def _tagging_class(cls: type, names: tuple[str, ...], training: bool) -> type:
         return functools.reduce(tag, names, output)
 
     body = {"__call__": call, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    return type(cls)(cls.__name__, (cls,), body)
+    kind = {} if is_pytree else {"pytree": False}
+    return type(cls)(cls.__name__, (cls,), body, **kind)
 
 
 def _linen_inside(layer: Any, path: str = "") -> contextlib.AbstractContextManager:

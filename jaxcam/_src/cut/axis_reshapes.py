@@ -61,6 +61,8 @@ def as_axis(joined: Joined) -> Axis:
 
 def agreed(said: Sequence[Axis]) -> Axis:
     """The one position that any is, None if several; else None if one is lost, or what all are."""
+    if said and said.count(said[0]) == len(said):  # as mostly; sets of these are slow
+        return said[0]
     known = {axis for axis in said if is_position(axis)}
     if known:
         return known.pop() if len(known) == 1 else None

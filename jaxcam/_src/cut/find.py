@@ -30,21 +30,24 @@ class Wanted(NamedTuple):
     leaf: int
     nth: int
 
-    def is_of(self, hit: Hit) -> bool:
-        """Whether a tag is the wanted one, in any run."""
-        return (hit.name, hit.leaf) == (self.name, self.leaf)
 
-
-def find_hits(eqns: Sequence[Any], runs: int = 1, closed_by: str | None = None) -> Iterator[Hit]:
+def find_hits(eqns: Sequence[Any]) -> Iterator[Hit]:
     """Yields every tag with a name in order, with its runs counted through the loops around it."""
+    for eqn, runs, closed_by in _find_tags(eqns):
+        name, leaf, path = (eqn.params[key] for key in ("name", "leaf", "path"))
+        yield Hit(name, leaf, path, *layer_of(eqn), runs, closed_by, eqn.params["lies"])
+
+
+def _find_tags(
+    eqns: Sequence[Any], runs: int = 1, closed_by: str | None = None
+) -> Iterator[tuple[Any, int, str | None]]:
     for eqn in eqns:
         kind = eqn.primitive.name
         if is_layer(eqn):
-            name, leaf, path = (eqn.params[key] for key in ("name", "leaf", "path"))
-            yield Hit(name, leaf, path, *layer_of(eqn), runs, closed_by, eqn.params["lies"])
+            yield eqn, runs, closed_by
         times = runs * (param(eqn, "length") if kind == "scan" else 1)
         for body in programs_in(eqn) if times else ():
-            yield from find_hits(body.eqns, times, closed_by or (None if kind in OPENED else kind))
+            yield from _find_tags(body.eqns, times, closed_by or (None if kind in OPENED else kind))
 
 
 def layer_of(eqn: Any) -> tuple[tuple[int, ...], Any]:
@@ -78,7 +81,8 @@ def find_seeing(jaxpr: Any, marks: Sequence[bool]) -> tuple[list[bool], set[tupl
 
 def count_runs(eqns: Sequence[Any], wanted: Wanted) -> int:
     """Counts how often the equations run the wanted layer."""
-    return sum(hit.runs for hit in find_hits(eqns) if wanted.is_of(hit))
+    tags = ((eqn.params, runs) for eqn, runs, _ in _find_tags(eqns))
+    return sum(n for of, n in tags if (of["name"], of["leaf"]) == (wanted.name, wanted.leaf))
 
 
 def find_mapped(jaxpr: Any, image_leaves: int) -> Iterator[Hit]:

@@ -77,9 +77,13 @@ def body_of(eqn: Any) -> Any:
 def programs_in(eqn: Any) -> Iterator[Any]:
     """Every program inside an equation: bodies of calls and loops, branches, custom functions."""
     for value in eqn.params.values():
-        for body in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(body, jex.Jaxpr | jex.ClosedJaxpr):
+        for body in value if isinstance(value, _SEQUENCES) else (value,):
+            if isinstance(body, _PROGRAMS):
                 yield body.jaxpr if isinstance(body, jex.ClosedJaxpr) else body
+
+
+# As tuples, since a cut asks thousands of times, and `|` makes a new type each time.
+_SEQUENCES, _PROGRAMS = (list, tuple), (jex.Jaxpr, jex.ClosedJaxpr)
 
 
 def has_refs(jaxpr: Any) -> bool:

@@ -25,7 +25,8 @@ def _tag_jvp(primals, tangents, **params):
 def _tag_batch(values, axes, **params):
     # To the front, which is the usual order of what is mapped, if the program shows no other.
     params["lies"] = params["lies"].mapped_once_more()
-    return tag_p.bind(jnp.moveaxis(values[0], axes[0], 0), **params), 0
+    (value,), (axis,) = values, axes
+    return tag_p.bind(jnp.moveaxis(value, axis, 0) if axis else value, **params), 0
 
 
 ad.primitive_jvps[tag_p] = _tag_jvp

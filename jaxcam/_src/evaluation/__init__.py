@@ -99,7 +99,7 @@ def evaluator(
     for method, score in itertools.product(methods.values(), (score_fn, judge_fn)):
         check_explained_by(method, score, convention)
     chosen, score_fn = listed(layer), convention.variant(score_fn)
-    how = score_fn, convention, fusion(layer, fuse, convention)
+    how = convention, fusion(layer, fuse, convention)
     shows = {
         name: functools.partial(_shown, convention.variant(method), *how)
         for name, method in methods.items()
@@ -208,17 +208,11 @@ def _checked(inside: ArrayLike | None, size: tuple[int, ...]) -> Array | None:
 
 
 def _shown(
-    method: WeightsFn,
-    score_fn: ScoreFn,
-    convention: Convention,
-    fuse_fn: FuseFn | None,
-    taps: list[Tap],
+    method: WeightsFn, convention: Convention, fuse_fn: FuseFn | None, taps: list[Tap]
 ) -> tuple[Array, Array]:
     """The heatmap of taps, and why its map is flat."""
-    first = taps[0]
-    score = score_fn(first.logits, first.target)
-    found = one_map(explanation_of(taps, method, score, convention, fuse_fn))
-    heatmap, size = found.heatmap, first.image.shape[:-1]
+    found = one_map(explanation_of(taps, method, convention, fuse_fn))
+    heatmap, size = found.heatmap, taps[0].image.shape[:-1]
     if heatmap.shape != size:  # as torchcam leaves it
         heatmap = upsample(heatmap, size)
     return jnp.where(is_flat(found.cam), jnp.zeros_like(heatmap), unit_range(heatmap)), found.flat

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcam._src.arithmetic import accumulated, quotient
+from jaxcam._src.arithmetic import accumulated, mean_over_positions, quotient
 from jaxcam._src.base import Tap
 from jaxcam._src.derivatives.structure.pooled_linear import why_not_pooled_linear
 
@@ -53,7 +53,7 @@ def grad_cam(tap: Tap) -> Float[Array, "*ones K"]:
     >>> jaxcam.grad_cam(tap).shape
     (1, 1, 64)
     """
-    return gradient(tap).mean(axis=tap.spatial_axes, keepdims=True)
+    return mean_over_positions(gradient(tap))
 
 
 def counterfactual_grad_cam(tap: Tap) -> Float[Array, "*ones K"]:
@@ -166,7 +166,7 @@ def shapley_cam(tap: Tap) -> Float[Array, "*ones K"]:
     (1, 1, 64)
     """
     first, curved = jax.jvp(jax.grad(tap.score_activations), (tap.activations,), (tap.activations,))
-    return (accumulated(first) - accumulated(curved) / 2).mean(axis=tap.spatial_axes, keepdims=True)
+    return mean_over_positions(accumulated(first) - accumulated(curved) / 2)
 
 
 def gradient(tap: Tap) -> Float[Array, "*spatial K"]:
