@@ -2,8 +2,9 @@
 
 For each network of `families.py`: its layers, how far the head of the activations is from the
 model, how long tracing and compiling Grad-CAM takes over a plain forward pass of the framework
-itself, what `structure` says of the head, and one Grad-CAM++ with exact derivatives over one
-Grad-CAM. Families that are not installed are left out.
+itself (both where Python has room for the frames of all calls), what `structure` says of the head,
+and one Grad-CAM++ with exact derivatives over one Grad-CAM. Families that are not installed are
+left out.
 
     python benchmarks/models.py [part of a name ...]
 """
@@ -98,13 +99,14 @@ def _traced(f: Callable[..., Any], given: tuple) -> tuple[Any, float]:
 def _with_room(function: Callable[..., Any], *arguments: Any) -> Any:
     """Calls a function, and has room for the frames of all the calls that it makes.
 
-    Python keeps frames in chunks of 16 KiB, and a loop that calls over the end of one takes a new
+    Python keeps frames in chunks of 16 KiB, and a loop whose calls cross the end of one takes a new
     chunk each time. A trace takes up to half as long again if that happens, which depends on how
     deep the calls around it are; a frame as large as this one brings a chunk that lasts.
     """
     return function(*arguments)
 
 
+# More than 128 KiB in words, for which Python takes a chunk of 256.
 _with_room.__code__ = _with_room.__code__.replace(co_stacksize=2**14 + 1)
 
 

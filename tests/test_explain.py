@@ -337,3 +337,11 @@ def test_a_knob_without_a_default_is_asked_for():
         with pytest.raises(ValueError, match=rf"{name} has no key; bind it: functools.partial\("):
             jaxcam.explainer(plain().apply_fn, "block2", method)
     assert _explain(method=with_key).heatmap.max() == 1
+
+
+@pytest.mark.parametrize("score_fn", [jaxcam.logit, jaxcam.log_probability])
+def test_the_score_of_a_tap_is_that_of_its_activations_and_its_image(score_fn):
+    case = plain()
+    tap = jaxcam.tap(case.apply_fn, "block2", case.variables, case.image, 1, score_fn=score_fn)
+    np.testing.assert_allclose(tap.score, tap.score_activations(tap.activations), rtol=1e-6)
+    np.testing.assert_allclose(tap.score, tap.score_image(tap.image), rtol=1e-6)

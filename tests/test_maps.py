@@ -145,3 +145,16 @@ def test_a_resized_map_stays_in_its_range_and_keeps_its_gradient():
     assert resized.max() == cam.max()
     gradient = jax.grad(lambda cam: jaxcam.upsample(cam, (50, 50)).sum())(cam)
     np.testing.assert_allclose(gradient, np.full((2, 2), 625.0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("value", "wanted", "slope"), [(-1, 0, 0), (0, 0, 0), (1, 1, 1)])
+def test_the_relu_of_a_map_is_flat_at_0(value, wanted, slope):
+    weights, activations = jnp.ones((1, 1, 1)), jnp.full((1, 1, 1), float(value))
+    assert jaxcam.combine(weights, activations).item() == wanted
+    assert jax.grad(lambda a: jaxcam.combine(weights, a).sum())(activations).item() == slope
+    assert np.isnan(jaxcam.combine(weights, activations * np.nan)).all()
+
+
+def test_a_map_of_other_axes_than_the_size_is_refused():
+    with pytest.raises(ValueError, match=r"a map \[2\] to resize to \(4, 4\); wanted as many axes"):
+        jaxcam.upsample(jnp.ones(2), (4, 4))

@@ -1,6 +1,7 @@
 """Unmodified Flax NNX modules: every layer found under each of its paths, and cut there."""
 
 import functools
+from typing import Any, NamedTuple
 
 import chex
 import flax.linen as nn
@@ -448,6 +449,36 @@ def test_law_in_modules_that_are_no_pytrees():
     graphdef, state = nnx.split(model)
     truth = model.blocks[0](BATCH)[0]
     check_law(jaxcam.from_nnx(graphdef), state, IMAGE, "blocks/0", truth)
+
+
+def test_law_in_modules_of_the_bridge_and_in_records_of_modules():
+    class Bridged(nnx.bridge.Module):
+        def __init__(self, rngs):
+            self.block = Block(rngs)
+
+        def __call__(self, x):
+            return self.block(x)
+
+    class Pair(NamedTuple):
+        one: Any
+        other: Any
+
+    class Records(nnx.Module):
+        def __init__(self, rngs):
+            self.blocks = nnx.data(Pair(Bridged(rngs), Block(rngs)))
+            self.out = Classifier(rngs)
+
+        def __call__(self, x):
+            return self.out(self.blocks.other(self.blocks.one(x)))
+
+    model = Records(nnx.Rngs(0))
+    graphdef, state = nnx.split(model)
+    between = model.blocks.one(BATCH)
+    apply_fn = jaxcam.from_nnx(graphdef)
+    names = {layer.name for layer in jaxcam.layers(apply_fn, state, IMAGE)}
+    one, other = sorted(name for name in names if name.count("/") == 1 and "blocks" in name)
+    check_law(apply_fn, state, IMAGE, one, between[0])
+    check_law(apply_fn, state, IMAGE, other, model.blocks.other(between)[0])
 
 
 def test_the_users_model_keeps_its_classes_and_values():

@@ -68,10 +68,10 @@ def test_a_target_that_is_no_index_is_refused(target):
         jaxcam.logit(jnp.ones(4), target)
 
 
-@pytest.mark.parametrize("made", [lambda f: f, jax.jit])
-def test_several_targets_at_once_are_refused(made):
-    with pytest.raises(ValueError, match=r"target has the shape \[2\]; .* for several jax.vmap"):
-        made(jaxcam.logit)(jnp.ones(4), jnp.array([1, 2]))
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
+def test_several_targets_at_once_are_refused(transform):
+    with pytest.raises(ValueError, match=r"shape \[2\]; .* for several targets use jax.vmap"):
+        transform(jaxcam.logit)(jnp.ones(4), jnp.array([1, 2]))
 
 
 def test_derivatives_of_a_confident_log_probability_keep_their_digits(x64):

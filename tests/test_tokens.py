@@ -129,6 +129,85 @@ def test_tokens_in_the_order_that_the_program_shows(extra):
         np.testing.assert_allclose(head(activations), apply_fn(variables, given), rtol=1e-5)
 
 
+def _parted(tokens, order):
+    """8 x 8 tokens, each side in 2 parts of 4, the axes of which are then put in this order."""
+    return tokens.reshape(2, 4, 2, 4, -1).transpose(*order, 4).reshape(64, -1)
+
+
+def _in_windows(tokens):
+    windows = tokens.reshape(2, 4, 2, 4, -1).transpose(0, 2, 1, 3, 4).reshape(4, 16, -1)
+    return jax.nn.softmax(windows @ windows.transpose(0, 2, 1)) @ windows
+
+
+def _step(tokens):
+    def step(n, done):
+        part = jax.lax.dynamic_slice_in_dim(tokens, 16 * n, 16)
+        return jax.lax.dynamic_update_slice_in_dim(done, jnp.sin(part), 16 * n, axis=0)
+
+    return step
+
+
+SHUFFLED = np.random.default_rng(0).permutation(64)
+OTHERWISE = {
+    "windows": lambda tokens: _parted(tokens, (0, 2, 1, 3)),
+    "attention in windows": lambda tokens: _in_windows(tokens).reshape(64, -1),
+    "every second one": lambda tokens: _parted(tokens, (1, 3, 0, 2)),
+    "halves of rows": lambda tokens: _parted(tokens, (2, 0, 1, 3)),
+    "shuffled": lambda tokens: tokens[SHUFFLED],
+    "behind a class token": lambda tokens: jnp.concatenate([jnp.ones((1, 5)), tokens[SHUFFLED]]),
+    "a class token in the middle": lambda tokens: jnp.concatenate(
+        [tokens[:32], jnp.ones((1, 5)), tokens[32:]]
+    ),
+    "a token behind every row": lambda tokens: jnp.concatenate(
+        [tokens.reshape(8, 8, -1), jnp.ones((8, 1, 5))], axis=1
+    ).reshape(72, -1),
+    "the upper half": lambda tokens: tokens[:32],
+    "a quarter": lambda tokens: tokens[SHUFFLED[:16]],
+}
+IN_ORDER = {
+    "stripes": lambda tokens: jnp.sin(tokens.reshape(2, 4, 8, -1)).reshape(64, -1),
+    "back from windows": lambda tokens: _parted(_parted(tokens, (0, 2, 1, 3)), (0, 2, 1, 3)),
+    "back from attention in windows": lambda tokens: (
+        _in_windows(tokens).reshape(2, 2, 4, 4, -1).transpose(0, 2, 1, 3, 4).reshape(64, -1)
+    ),
+    "back from halves": lambda tokens: jnp.concatenate([tokens[:32], tokens[32:]]),
+    "back from steps": lambda tokens: jax.lax.fori_loop(0, 4, _step(tokens), jnp.zeros((64, 5))),
+    "back from an order": lambda tokens: tokens[SHUFFLED][np.argsort(SHUFFLED)],
+    "windows beside": lambda tokens: tokens + _parted(jnp.sin(tokens), (0, 2, 1, 3)),
+}
+
+
+def _layer_of_tokens(layer_fn):
+    def apply_fn(variables, x):
+        tokens = x.reshape(8, 2, 8, 2, 3).transpose(0, 2, 1, 3, 4).reshape(64, 12)
+        return jaxcam.tag(layer_fn(jnp.tanh(tokens @ variables)), "tokens").mean(0)
+
+    return apply_fn, jnp.linspace(-1, 1, 12 * 5).reshape(12, 5)
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_tokens_in_another_order_are_refused(name):
+    apply_fn, variables = _layer_of_tokens(OTHERWISE[name])
+    for grid in (None, (8, 8)):
+        split_fn = jaxcam.token_grid(apply_fn, "tokens", grid=grid)
+        with pytest.raises(
+            ValueError, match="that positions lie in another order than in the image"
+        ):
+            split_fn(variables, jnp.ones((16, 16, 3)))
+
+
+@pytest.mark.parametrize("name", IN_ORDER)
+def test_tokens_that_are_in_order_again_are_taken(name):
+    apply_fn, variables = _layer_of_tokens(IN_ORDER[name])
+    image = jax.random.uniform(jax.random.key(0), (16, 16, 3))
+    tokens, shown = jaxcam.split(apply_fn, "tokens")(variables, image)
+    activations, head = jaxcam.token_grid(apply_fn, "tokens")(variables, image)
+    np.testing.assert_array_equal(activations, tokens.reshape(8, 8, -1))
+    np.testing.assert_allclose(head(activations), apply_fn(variables, image), rtol=1e-5)
+    assert isinstance(shown, Head)
+    assert shown.tokens == (((0, 8), (1, 8)) if name in ("stripes", "windows beside") else None)
+
+
 CLASS = jnp.zeros((1, 4))
 ORDERS = {
     "chosen": lambda tokens: tokens[jnp.arange(16)[::-1]],

@@ -34,13 +34,14 @@ def replaced(
 
 
 def positive_part(values: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The ReLU: 0 where a value is not above 0, with the derivative 0 there; NaN stays."""
+    """The ReLU, whose derivative at 0 is 0; NaN stays NaN."""
     zeros = lax.full_like(values, 0)
     return lax.select(lax.le(values, zeros), zeros, values)
 
 
 def mean_over_positions(values: Float[Array, "*spatial K"]) -> Float[Array, "*ones K"]:
-    """The mean of each channel."""
+    """The mean of each channel, in float32 at least."""
+    values = accumulated(values)
     positions = range(values.ndim - 1)
     sums = lax.reduce_sum(values, axes=positions)
     count = lax.full_like(sums, math.prod(values.shape[:-1]))

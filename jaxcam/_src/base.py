@@ -66,6 +66,7 @@ class Head:
         `~n` where one runs backwards, with their sizes, the outer first; of a signal its only one.
       before: how many others, such as a class token, come before those tokens.
       positionless: whether weights made an axis where positions are wanted.
+      disordered: whether an axis holds positions in another order than the image, or some of them.
       cropped: `(axis, start, stop)` of the image, in pixels, if the activations see no more.
     """
 
@@ -76,6 +77,7 @@ class Head:
     tokens: tuple[tuple[int, int], ...] | None = None
     before: int = 0
     positionless: bool = False
+    disordered: bool = False
     cropped: tuple[int, int, int] | None = None
 
     def __call__(self, activations: Array) -> Any:
@@ -129,9 +131,9 @@ class Tap:
       image: `[*spatial, C]`, as the model takes it.
       score_image: the score as a function of the image. For an image of another dtype its
         variables are cast to that dtype, and its logits back to their own.
-      score: that of the image.
       logits: what the model returns for the image.
       target: what is explained, as the score function takes it.
+      score: what the score function makes of the two, a scalar.
       at_image: the tap of another image: same layer, score and target.
       at_score: the tap of another score: same image, layer and target.
       attention: `(layers=None, blocks=())` -> the model's attention weights: those found in its
@@ -143,9 +145,9 @@ class Tap:
     score_activations: Callable[[Array], Array]
     image: Float[Array, "*size C"]
     score_image: Callable[[Array], Array]
-    score: Float[Array, ""]
     logits: Any
     target: Any
+    score: Float[Array, ""]
     at_image: "Callable[[Array], Tap]"
     at_score: "Callable[[ScoreFn], Tap]"
     attention: Callable[..., Attention]

@@ -145,6 +145,7 @@ def _check_seen(head: Head, image: Array, layer: str | SplitFn) -> None:
 def _check_tokens(head: Head, activations: Array, image: Array, layer: str | SplitFn) -> None:
     """Refuses a layer of whose axes one holds positions of several, or others beside them."""
     returns = f"{named(layer)} returns {list(activations.shape)}"
+    check_ordered(head, returns)
     if head.tokens and len(head.tokens) > 1:
         raise ValueError(
             f"{returns}, where one axis holds rows and columns together, as the tokens of "
@@ -155,6 +156,16 @@ def _check_tokens(head: Head, activations: Array, image: Array, layer: str | Spl
         raise ValueError(
             f"{returns}, {head.tokens[0][1]} positions and others, such as a class token; give "
             f"{_as_tokens(layer)} as the layer"
+        )
+
+
+def check_ordered(head: Head, returns: str) -> None:
+    """Refuses a layer of positions that lie otherwise than in the image."""
+    if head.disordered:
+        raise ValueError(
+            f"{returns}, where the program shows that positions lie in another order than in the "
+            "image, such as window by window, or have others between them, or that some are left "
+            "out; choose a layer before, or one after they are put in order again"
         )
 
 

@@ -190,9 +190,9 @@ def tap(
         score_activations=lambda activations: score_fn(head(activations), target),
         image=image,
         score_image=lambda other: score_fn(applied(other), target),
-        score=score,
         logits=logits,
         target=target,
+        score=score,
         at_image=lambda image: again(image, target, score_fn=score_fn),
         at_score=lambda score_fn: again(image, target, score_fn=score_fn),
         attention=functools.partial(

@@ -26,10 +26,10 @@ def pick(values: Any, target: Any) -> Float[Array, ""]:
         raise ValueError(f"target is {target!r}; wanted the index of a class, an integer")
     if np.ndim(target):
         raise ValueError(
-            f"target has the shape {list(np.shape(target))}; wanted the index of one class, and "
-            "for several jax.vmap(explain, in_axes=(None, None, 0))"
+            f"target has the shape {list(np.shape(target))}; wanted the index of one class; for "
+            "several targets use jax.vmap(explain, in_axes=(None, None, 0))"
         )
-    is_known = _is_known_class(target, len(values))
+    is_known = _checked_as_known(target, len(values))
     index = jnp.asarray(target, int)  # of 8 bits, it could not be compared with 256 classes
     values = accumulated(values)
     picked = lax.dynamic_slice(values, (index,), (1,), allow_negative_indices=False)
@@ -52,8 +52,8 @@ def check_several(logits: Array, name: str) -> None:
         )
 
 
-def _is_known_class(target: Any, classes: int) -> bool:
-    """Whether the value of a target is known, as it is not inside a trace; refuses what is none."""
+def _checked_as_known(target: Any, classes: int) -> bool:
+    """Whether a target has a known value, as outside a trace; one that is no class is refused."""
     try:
         known = int(target)
     except jax.errors.ConcretizationTypeError:

@@ -71,16 +71,19 @@ def upsample(
 
     The convention is that of OpenCV and of PyTorch without `align_corners`: no smoothing where
     a map shrinks, edge values repeated outside the outermost centres. No value leaves the range
-    of the map, so that a flat one stays flat. In float32 at least.
+    of the map, so that a flat one stays flat. In float32 at least. A `shape`
+    with another number of axes is a ValueError.
 
     >>> jaxcam.upsample(jnp.array([0.0, 1.0]), (4,))
     Array([0.  , 0.25, 0.75, 1.  ], dtype=float32)
     """
     resized = cam = accumulated(jnp.asarray(cam))
-    sizes = [*zip(cam.shape, shape, strict=True)]
-    lines = {(old, new): _lines(old, new, cam.dtype) for old, new in sizes}
-    for size in sizes:  # each turn takes the first axis away and adds its like as the last
-        resized = lax.dot_general(resized, lines[size], (([0], [0]), ([], [])), precision="highest")
+    if cam.ndim != len(shape):
+        raise ValueError(f"got a map {list(cam.shape)} to resize to {shape}; wanted as many axes")
+    pairs = [*zip(cam.shape, shape, strict=True)]
+    lines = {pair: _lines(*pair, cam.dtype) for pair in pairs}  # a square map has one for both axes
+    for pair in pairs:  # each turn takes the first axis away and adds its like as the last
+        resized = lax.dot_general(resized, lines[pair], (([0], [0]), ([], [])), precision="highest")
     low, high = extremes(cam)
     return lax.min(lax.max(resized, low), high)  # beyond it are rounding errors alone
 
@@ -129,7 +132,7 @@ def is_flat(values: Float[Array, "*size"]) -> Bool[Array, ""]:
 
 
 def _are_alike(low: Array, high: Array, finite: Bool[Array, ""]) -> Bool[Array, ""]:
-    """The same of the least and the largest, and whether all are finite."""
+    """Whether values between these extremes, if all are finite, differ by rounding alone."""
     units = low.dtype.type(2 * jnp.finfo(low.dtype).eps)
     rounding = lax.mul(units, lax.max(lax.abs(low), lax.abs(high)))
     alike = lax.le(lax.sub(high, low), rounding)
@@ -153,12 +156,16 @@ def flatness(
 ) -> Int32[Array, ""]:
     """Why a map is flat, as an index of `REASONS`; 0 where it is not."""
     low, high = extremes(cam)
-    reason = lax.full((), 4, np.int32)
-    reason = replaced(reason, lax.eq(high, lax.full_like(high, 0)), 3)
-    reason = replaced(reason, all_zero(activations), 2)
-    reason = replaced(reason, all_zero(weights), 1)
-    flat = _are_alike(low, high, all_finite(cam))
-    return replaced(reason, lax.bitwise_not(flat), 0)
+    alike = _are_alike(low, high, all_finite(cam))
+    reason = np.int32(4)
+    for index, holds in (
+        (3, lax.eq(high, high.dtype.type(0))),
+        (2, all_zero(activations)),
+        (1, all_zero(weights)),
+        (0, lax.bitwise_not(alike)),
+    ):
+        reason = lax.select(holds, np.int32(index), reason)
+    return reason
 
 
 REASONS = (

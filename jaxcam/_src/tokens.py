@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from jaxcam._src.base import ApplyFn, Head, HeadFn, SplitFn
+from jaxcam._src.checks import check_ordered
 from jaxcam._src.cut import Joined, Lies, split
 from jaxcam._src.derivatives.structure import depends
 from jaxcam._src.names import named
@@ -42,10 +43,11 @@ def token_grid(
 
     Raises:
       ValueError: by the result, where the layer returns no tokens, where no grid or several fit,
-        where none is given and the program shows that weights made the tokens, as queries do, or
-        that they lie along some axes of the image alone; or where the patches' tokens cannot reach
-        what the model returns: in the last block of a transformer that classifies by its class
-        token, say.
+        where the program shows that some are left out or lie in another order, such as window by
+        window; where no grid is given and the program shows that weights made the tokens, as
+        queries do, or that they lie along some axes of the image alone; or where the patches'
+        tokens cannot reach what the model returns: in the last block of a transformer that
+        classifies by its class token, say.
 
     >>> def network(variables, image):  # 16 x 16 tokens of 4 x 4 pixels
     ...     tokens = image.reshape(16, 4, 16, 4).transpose(0, 2, 1, 3).reshape(256, 16)
@@ -93,6 +95,8 @@ def _placed(
     layer: str | SplitFn,
 ) -> tuple[int, Joined]:
     """How many tokens come before those of the patches, and what these are joined of."""
+    if isinstance(head, Head):
+        check_ordered(head, f"{named(layer)} returns {list(tokens.shape)}")
     if isinstance(head, Head) and grid is None:
         _check_shown(head, f"{named(layer)} returns {list(tokens.shape)}", size)
     joined = (head.tokens if isinstance(head, Head) else None) or ()

@@ -232,10 +232,11 @@ def _tag_arrays(output: PyTree, name: str) -> PyTree:
     """Tags all but a state and layers, which `eqx.nn.Shared` returns."""
     import equinox as eqx
 
+    if isinstance(output, jax.Array):  # the usual case, and a partition is slow
+        return tag(output, name)
+
     def is_other(x: Any) -> bool:
         return isinstance(x, eqx.nn.State) or (isinstance(x, eqx.Module) and callable(x))
 
-    if isinstance(output, jax.Array):
-        return tag(output, name)
     others, arrays = eqx.partition(output, is_other, is_leaf=is_other)
     return eqx.combine(tag(arrays, name), others, is_leaf=is_other)

@@ -2,10 +2,9 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 from jaxtyping import PyTree
 
 from jaxcam._src.adapters.functions import check_call, from_function
@@ -68,13 +67,16 @@ def from_nnx(
             "`graphdef, variables = nnx.split(model)`" + (f" (here: {maker})" if maker else "")
         )
 
-    tagging = None  # the same for all states; to find the layers takes a fifth of a trace
+    find = None  # in any copy: graphdef says where layers are, and a search is a fifth of a trace
 
     def run(variables: PyTree, *inputs: Any) -> Any:
-        nonlocal tagging
-        states = _states(variables)
-        tagging = tagging or _tagging_graphdef(nnx.merge(graphdef, *states), training)
-        model = nnx.merge(tagging, *states)
+        nonlocal find
+        # A private copy, so that the caller's module keeps its classes.
+        model = nnx.merge(graphdef, *_states(variables))
+        find = find or _finder(model)
+        for names, layer in find(model):
+            tagging = _tagging_class(type(layer), names, training)
+            object.__setattr__(layer, "__class__", tagging)  # of a module, it checks all values
         call = method if callable(method) else getattr(type(model), method or "__call__")
         check_call(call, (model, *inputs), call_kwargs, "from_nnx")
         with _linen_inside(model):
@@ -95,14 +97,27 @@ def _states(variables: PyTree) -> tuple[Any, ...]:
     return states
 
 
-def _tagging_graphdef(model: Any, training: bool) -> Any:
-    """The graphdef of the same module, made of layers that tag what they return."""
-    from flax import nnx
+def _finder(model: Any) -> Callable[[Any], list[tuple[tuple[str, ...], Any]]]:
+    """Makes what finds the layers in copies of a module, with their names: by path, else anew."""
+    shared = _shared(model)
+    found = [*_named_layers(model, shared)]
+    places = [(path, names) for path, names, _ in found]
+    if all(_at(model, path) is layer for path, _, layer in found):
+        return lambda copy: [(names, _at(copy, path)) for path, names in places]
+    return lambda copy: [(names, layer) for _, names, layer in _named_layers(copy, shared)]
 
-    for names, layer in list(_named_layers(model, _shared(model))):
-        is_pytree = not jax.tree_util.all_leaves([layer])
-        layer.__class__ = _tagging_class(type(layer), names, training, is_pytree)
-    return nnx.split(model)[0]
+
+def _at(node: Any, path: tuple) -> Any:
+    """What lies at the end of a path; None where a step is no attribute and no entry."""
+    for key in path:
+        own = getattr(node, "__dict__", {})
+        if key in own:
+            node = own[key]
+        elif isinstance(node, Mapping) or (isinstance(node, Sequence) and isinstance(key, int)):
+            node = node[key]
+        else:
+            return None
+    return node
 
 
 def _shared(model: Any) -> list[list[tuple]]:
@@ -112,14 +127,16 @@ def _shared(model: Any) -> list[list[tuple]]:
     return [_without_cycles(twins) for twins in nnx.find_duplicates(model)]
 
 
-def _named_layers(model: Any, shared: list[list[tuple]]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every callable layer with its names: one, or one per path where it is shared."""
+def _named_layers(
+    model: Any, shared: list[list[tuple]]
+) -> Iterator[tuple[tuple, tuple[str, ...], Any]]:
+    """Every callable layer: its path, its names, one per path where it is shared, and itself."""
     from flax import nnx
 
     for path, layer in nnx.iter_graph(model):
         if path and isinstance(layer, nnx.Module) and callable(layer):
             names = ("/".join(map(str, alias)) for alias in _aliases(path, shared))
-            yield tuple(names), layer
+            yield path, tuple(names), layer
 
 
 def _without_cycles(twins: list[tuple]) -> list[tuple]:
@@ -139,7 +156,7 @@ def _aliases(path: tuple, shared: list[list[tuple]]) -> list[tuple]:
 
 
 @functools.cache
-def _tagging_class(cls: type, names: tuple[str, ...], training: bool, is_pytree: bool) -> type:
+def _tagging_class(cls: type, names: tuple[str, ...], training: bool) -> type:
     """A subclass that also tags what `__call__` returns. Cached: jit compares classes."""
 
     def call(self, *args, **kwargs):
@@ -150,8 +167,7 @@ def _tagging_class(cls: type, names: tuple[str, ...], training: bool, is_pytree:
         return functools.reduce(tag, names, output)
 
     body = {"__call__": call, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    kind = {} if is_pytree else {"pytree": False}
-    return type(cls)(cls.__name__, (cls,), body, **kind)
+    return type(cls)(cls.__name__, (cls,), body)
 
 
 def _linen_inside(layer: Any, path: str = "") -> contextlib.AbstractContextManager:

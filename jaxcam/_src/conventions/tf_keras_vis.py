@@ -24,7 +24,7 @@ def _layer(cam: Array, size: tuple[int, ...]) -> Array:
 
 def _grad_cam_plus_plus(tap: Tap) -> Array:
     """With the factor exp(score), which matters beside the constant in the range, and overflows."""
-    factor = jnp.exp(tap.score)
+    factor = jnp.exp(tap.score_activations(tap.activations))
     return factor * closed_forms.tf_keras_vis(gradient(tap), tap.activations)
 
 

@@ -156,6 +156,7 @@ def _shown(program: Any, prefix: Any, image: list[Any], lies: list[Lies]) -> dic
         "tokens": joined,
         "before": before,
         "positionless": all(each.positionless for each in lies),
+        "disordered": any(each.disordered for each in lies),
         "cropped": cropped(prefix, *image) if len(image) == 1 else None,
     }
 

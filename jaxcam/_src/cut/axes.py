@@ -5,6 +5,7 @@ of signals with tokens, and a function under `jax.vmap` sees no order of axes at
 lie otherwise than the image did.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -92,14 +93,16 @@ def _tagged(eqn: Any, axes: Axes) -> Any:
     """The tag with what the program shows of its axes."""
     lies, shape = eqn.params["lies"], eqn.outvars[0].aval.shape
     batch = lies.batch_axis(shape)
-    own = [axis for n, axis in enumerate(axes) if n != batch]
-    shown = _shown(lies, own, shape)
+    shown = _shown(lies, tuple(axis for n, axis in enumerate(axes) if n != batch), shape)
     return eqn if shown == lies else eqn.replace(params={**eqn.params, "lies": shown})
 
 
-def _shown(lies: Lies, own: Sequence[Axis], shape: tuple[int, ...]) -> Lies:
+@functools.lru_cache
+def _shown(lies: Lies, of_layer: Axes, shape: tuple[int, ...]) -> Lies:
     """How an array of this shape lies, whose axes but that of the batch are these."""
-    order = lies.order_in(shape)
+    order, own = lies.order_in(shape), [*of_layer]
+    if Of.OTHERWISE in own:
+        return lies._replace(disordered=True)
     if len(own) == 2 and all(isinstance(without_others(axis), int) for axis in own):
         # Of columns, say, each with all its rows: these are features of it.
         own = [Of.CHANNELS if n == order[-1] else axis for n, axis in enumerate(own)]

@@ -7,6 +7,7 @@ from jaxcam._src.cut.axis_reshapes import (
     Axes,
     Axis,
     Beside,
+    Inside,
     Of,
     agreed,
     as_axis,
@@ -18,18 +19,20 @@ from jaxcam._src.cut.tag import count
 
 
 def sliced(eqn: Any, inputs: list[Axes]) -> Axes:
-    """A part of an axis counts as it; of one with others beside, if all of the known is left."""
+    """A part of an axis counts as it, but not of tokens, if not all of the known ones are left."""
     before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
     is_plain = eqn.primitive.name == "slice" and not param(eqn, "strides")
     starts = param(eqn, "start_indices") if is_plain else (None,) * len(before)
     return tuple(
-        _part_of(axis, start, to) if isinstance(axis, Beside) and size != to else axis
+        axis if size == to else _part_of(axis, start, to)
         for axis, size, start, to in zip(inputs[0], before, starts, after, strict=True)
     )
 
 
-def _part_of(axis: Beside, start: int | None, size: int) -> Axis:
-    """What is left from there on of an axis with others beside."""
+def _part_of(axis: Axis, start: int | None, size: int) -> Axis:
+    """What is left from there on of an axis."""
+    if not isinstance(axis, Beside):
+        return Of.OTHERWISE if isinstance(axis, tuple) else axis
     if start is None or not start <= axis.before <= start + size - count(axis.axes):
         return None
     left = Beside(axis.axes, axis.before - start)
@@ -62,6 +65,8 @@ def _backwards(axis: Axis, size: int) -> Axis:
     if isinstance(axis, Beside):
         parts = tuple((~part, n) for part, n in axis.axes)
         return Beside(parts, size - axis.before - count(axis.axes))
+    if isinstance(axis, Inside):
+        return None
     return ~axis if isinstance(axis, int) else axis
 
 
@@ -70,6 +75,9 @@ def concatenated(eqn: Any, inputs: list[Axes]) -> Axes:
     joined = param(eqn, "dimension")
     along, sizes = [a[joined] for a in inputs], [v.aval.shape[joined] for v in eqn.invars]
     axes = [*map(agreed, zip(*inputs, strict=True))]
+    if {*along} == {Of.OTHERWISE}:  # parts, which may be in order again
+        axes[joined] = None
+        return tuple(axes)
     axes[joined] = _of_the_longest(along, sizes)
     among = [n for n, axis in enumerate(along) if is_position(axis)]
     if len(among) == 1 < len(along):

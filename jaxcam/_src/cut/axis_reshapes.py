@@ -23,15 +23,29 @@ class Beside:
     before: int
 
 
-class Of(enum.Enum):
-    """What an axis is of that holds no positions of the image; the first of several counts.
+@dataclasses.dataclass(frozen=True)
+class Inside:
+    """An axis of what is inside each part of a known one, such as the rows of each window.
 
     Attributes:
+      axis: the known one; None of what is inside the parts of several.
+    """
+
+    axis: int | None
+
+
+class Of(enum.Enum):
+    """What an axis is of that holds no positions in their order; the first of several counts.
+
+    Attributes:
+      OTHERWISE: of positions in another order, such as window by window, with others between them,
+        or of some.
       CHANNELS: of the image's channels, or of what weights made of positions.
       WEIGHTS: of weights, or of another input, that have not met the image.
       CONSTANT: alike in every run of the model, or all along; so it says nothing.
     """
 
+    OTHERWISE = enum.auto()
     CHANNELS = enum.auto()
     WEIGHTS = enum.auto()
     CONSTANT = enum.auto()
@@ -39,14 +53,14 @@ class Of(enum.Enum):
 
 # Which known one an axis is, `~n` where that runs backwards; several where they are joined; None
 # where that is lost.
-Axis: TypeAlias = int | Beside | Joined | Of | None
+Axis: TypeAlias = int | Beside | Inside | Joined | Of | None
 Axes: TypeAlias = tuple[Axis, ...]
 _Part: TypeAlias = tuple[Axis, int]  # of an axis, and its size
 
 
 def is_position(axis: Axis) -> bool:
     """Whether an axis is a known one of the image's positions."""
-    return axis is not None and not isinstance(axis, Of)
+    return axis is not None and not isinstance(axis, Of | Inside)
 
 
 def without_others(axis: Axis) -> Axis:
@@ -60,10 +74,14 @@ def as_axis(joined: Joined) -> Axis:
 
 
 def agreed(said: Sequence[Axis]) -> Axis:
-    """The one position that any is, None if several; else None if one is lost, or what all are."""
-    if said and said.count(said[0]) == len(said):  # as mostly; sets of these are slow
+    """The one position that any is, None if several; else None if one is lost, or what all are.
+
+    What is inside of parts counts where there is no position.
+    """
+    if said and said.count(said[0]) == len(said):  # the usual case, and sets of these are slow
         return said[0]
     known = {axis for axis in said if is_position(axis)}
+    known = known or {axis for axis in said if isinstance(axis, Inside)}
     if known:
         return known.pop() if len(known) == 1 else None
     return next((axis for axis in (None, *Of) if axis in said), None)
@@ -96,7 +114,8 @@ def _first(parts: list[_Part], size: int) -> tuple[Axis, list[_Part]]:
     for place, (axis, n) in enumerate(parts, start=1):
         taken.append((axis, n))
         if n >= left and n % left == 0:
-            rest = [(None, n // left), *parts[place:]]
+            inside = Inside(axis) if isinstance(axis, int) else None
+            rest = [(inside, n // left), *parts[place:]]
             return _together(taken, is_parted=n != left), rest[n == left :]
         if left % n:
             break
@@ -106,16 +125,32 @@ def _first(parts: list[_Part], size: int) -> tuple[Axis, list[_Part]]:
 
 def _together(taken: list[_Part], *, is_parted: bool) -> Axis:
     """The axis that these parts make, of the last of which there may be more."""
+    taken = [*_put_together(taken)]
     outer, _ = taken[0]
     known = sum(is_position(axis) for axis, _ in taken)
     if known > 1:
         joined = tuple((axis, n) for axis, n in taken if isinstance(axis, int))
-        return joined if len(joined) == len(taken) else None
+        of_positions = all(is_position(axis) or isinstance(axis, Inside) for axis, _ in taken)
+        return joined if len(joined) == len(taken) else Of.OTHERWISE if of_positions else None
     if is_parted and not isinstance(outer, int):
         return None
     if known == 1:
         return outer if is_position(outer) else None
+    if len(taken) > 1 and all(isinstance(axis, Inside) for axis, _ in taken):
+        return Inside(None)
     return outer if len({axis for axis, _ in taken}) == 1 else None
+
+
+def _put_together(parts: list[_Part]) -> Iterator[_Part]:
+    """The same parts, where what is inside those of an axis follows it as one."""
+    outer, size = parts[0]
+    for axis, n in parts[1:]:
+        if isinstance(axis, Inside) and axis.axis == outer:
+            size *= n
+        else:
+            yield outer, size
+            outer, size = axis, n
+    yield outer, size
 
 
 def _groups(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:

@@ -4,7 +4,15 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from jaxcam._src.cut.axis_parts import concatenated, padded, sliced, turned
-from jaxcam._src.cut.axis_reshapes import Axes, Axis, Of, agreed, reshaped, without_others
+from jaxcam._src.cut.axis_reshapes import (
+    Axes,
+    Axis,
+    Of,
+    agreed,
+    is_position,
+    reshaped,
+    without_others,
+)
 from jaxcam._src.cut.programs import param
 from jaxcam._src.cut.tag import count
 
@@ -51,6 +59,8 @@ def _resized(axis: Axis, size: int, to: int) -> Axis:
     """An axis that has another size afterwards; one number is alike all along."""
     if size == to:
         return axis
+    if axis is Of.OTHERWISE and size > 1:
+        return None
     return Of.CONSTANT if size == 1 else without_others(axis)
 
 
@@ -108,7 +118,9 @@ def _gather(eqn: Any, inputs: list[Axes]) -> Axes:
     if not is_chosen or eqn.outvars[0].aval.ndim != len(shape):
         return unknown(eqn.outvars[0])
     chosen = inputs[0][along[0]]
-    axes: list[Axis] = [chosen if isinstance(chosen, int) else None] * len(shape)
+    if not isinstance(chosen, int):  # of tokens in an order of their own, or of some of them
+        chosen = Of.OTHERWISE if is_position(chosen) else None
+    axes: list[Axis] = [chosen] * len(shape)
     rest = (axis for n, axis in enumerate(inputs[0]) if n != along[0])
     for to, axis in zip(how.offset_dims, rest, strict=True):
         axes[to] = axis

@@ -41,6 +41,7 @@ def find_hits(eqns: Sequence[Any]) -> Iterator[Hit]:
 def _find_tags(
     eqns: Sequence[Any], runs: int = 1, closed_by: str | None = None
 ) -> Iterator[tuple[Any, int, str | None]]:
+    """Yields the equation of each tag, how often it runs, and what no cut can open around it."""
     for eqn in eqns:
         kind = eqn.primitive.name
         if is_layer(eqn):
@@ -81,8 +82,8 @@ def find_seeing(jaxpr: Any, marks: Sequence[bool]) -> tuple[list[bool], set[tupl
 
 def count_runs(eqns: Sequence[Any], wanted: Wanted) -> int:
     """Counts how often the equations run the wanted layer."""
-    tags = ((eqn.params, runs) for eqn, runs, _ in _find_tags(eqns))
-    return sum(n for of, n in tags if (of["name"], of["leaf"]) == (wanted.name, wanted.leaf))
+    tags = ((eqn.params["name"], eqn.params["leaf"], runs) for eqn, runs, _ in _find_tags(eqns))
+    return sum(runs for name, leaf, runs in tags if (name, leaf) == (wanted.name, wanted.leaf))
 
 
 def find_mapped(jaxpr: Any, image_leaves: int) -> Iterator[Hit]:

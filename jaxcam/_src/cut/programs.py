@@ -16,6 +16,8 @@ NOT_THE_USER = (
     *(f"{where}{os.sep}" for where in (Path(jax.__file__).parent, Path(__file__).parents[2])),
 )
 CALLS = INLINED | {"remat": "jaxpr", "remat2": "jaxpr", "checkpoint": "jaxpr"}
+# As tuples, since a cut asks thousands of times, and `|` makes a new type each time.
+_SEQUENCES, _PROGRAMS = (list, tuple), (jex.Jaxpr, jex.ClosedJaxpr)
 
 
 class UnknownLayoutError(ValueError):
@@ -80,10 +82,6 @@ def programs_in(eqn: Any) -> Iterator[Any]:
         for body in value if isinstance(value, _SEQUENCES) else (value,):
             if isinstance(body, _PROGRAMS):
                 yield body.jaxpr if isinstance(body, jex.ClosedJaxpr) else body
-
-
-# As tuples, since a cut asks thousands of times, and `|` makes a new type each time.
-_SEQUENCES, _PROGRAMS = (list, tuple), (jex.Jaxpr, jex.ClosedJaxpr)
 
 
 def has_refs(jaxpr: Any) -> bool:

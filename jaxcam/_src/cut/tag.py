@@ -77,6 +77,7 @@ class Lies(NamedTuple):
       joined: where the program shows it, what the one axis of tokens is joined of.
       before: how many others come before those tokens.
       positionless: whether weights made an axis where positions are wanted.
+      disordered: whether the program shows an axis of positions in another order than the image's.
     """
 
     layout: Layout = Layout()
@@ -87,6 +88,7 @@ class Lies(NamedTuple):
     joined: Joined | None = None
     before: int = 0
     positionless: bool = False
+    disordered: bool = False
 
     def mapped_once_more(self) -> "Lies":
         """The same under another `jax.vmap`."""

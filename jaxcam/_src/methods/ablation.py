@@ -43,10 +43,11 @@ def drops_without(tap: Tap, values: Float[Array, " K"], chunk_size: int) -> Floa
         is_ablated = channels == channel
         return tap.score_activations(jnp.where(is_ablated, values[channel], tap.activations))
 
+    score = tap.score_activations(tap.activations)
     spread = values.reshape((1,) * len(tap.spatial_axes) + (-1,))
     changed = (tap.activations != spread).any(axis=tap.spatial_axes)
-    ablated = mapped_where(ablated_score, channels, changed, tap.score, chunk_size)
-    weights = quotient(tap.score - ablated, tap.score)
+    ablated = mapped_where(ablated_score, channels, changed, score, chunk_size)
+    weights = quotient(score - ablated, score)
     return weights.reshape((1,) * len(tap.spatial_axes) + (-1,))
 
 
