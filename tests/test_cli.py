@@ -400,6 +400,31 @@ def test_without_a_layer_the_last_with_positions_is_explained_and_named(capsys, 
     assert "--layer is not given: the model has no layer with positions that runs once" in error
 
 
+VIT = ["--model", "jaxcam:digits_vit"]
+
+
+def test_tokens_of_a_layer_are_laid_out_as_a_grid(capsys, tmp_path):
+    code, out, _ = run_command(capsys, "explain", CANVAS, *VIT, "--out", tmp_path)
+    assert code == 0
+    assert out.startswith("layer: block2 (last with positions; choose with --layer)\n")
+    model = jaxcam.digits_vit()
+    image = model.preprocess(Image.open(CANVAS))
+    explain = jaxcam.explainer(model.apply_fn, jaxcam.token_grid(model.apply_fn, "block2"))
+    cam = np.load(tmp_path / "canvas0_cam.npy")
+    np.testing.assert_allclose(cam, explain(model.variables, image).cam, rtol=1e-4, atol=1e-6)
+    command = ["explain", CANVAS, *VIT, "--layer", "block3", "--out", tmp_path / "other"]
+    code, _, error = run_command(capsys, *command)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "the patches' tokens of layer 'block3' cannot reach what the model returns" in error
+
+
+def test_layers_say_what_exact_derivatives_cost_of_tokens(capsys):
+    code, out, _ = run_command(capsys, "layers", *VIT, "--matching", "block2", "--cost")
+    assert code == 0
+    assert "the default" in out
+    assert out.endswith("48 directions instead of 3,072\n")
+
+
 def test_layers_mark_the_default_and_leave_out_what_has_no_map(capsys):
     code, out, _ = run_command(capsys, "layers")
     assert code == 0

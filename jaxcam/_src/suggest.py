@@ -13,6 +13,18 @@ from jaxcam._src.cut import OnTheWay, check_apply_fn, on_the_way
 from jaxcam._src.tokens import token_grid
 
 
+class TokensError(ValueError):
+    """The last positions of a model are those of tokens, which have no grid by themselves.
+
+    Attributes:
+      layer: the last whose tokens `token_grid` lays out; None if there is none.
+    """
+
+    def __init__(self, message: str, layer: str | None) -> None:
+        super().__init__(message)
+        self.layer = layer
+
+
 def suggest_layer(apply_fn: ApplyFn, variables: PyTree, image: Any) -> str:
     """Names the last layer that still has positions: where most maps are made.
 
@@ -76,10 +88,12 @@ def _check_no_tokens(
     last = found[-1].layer
     batch = "; of a batch give one image" if len(image.shape) > 3 else ""
     fitting = (name for name in reversed(tokens) if _has_grid(name, apply_fn, variables, image))
-    raise ValueError(
+    layer = next(fitting, None)
+    raise TokensError(
         f"{last.name!r}, the last layer with positions, returns tokens {list(last.shape)} "
         "and no grid of positions; give the layer jaxcam.token_grid(apply_fn, "
-        f"{next(fitting, last.name)!r}){batch}"
+        f"{(layer or last.name)!r}){batch}",
+        layer,
     )
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import ArrayLike
 
-from jaxcam._src.base import Derivatives, Model, ScoreFn, Tap
+from jaxcam._src.base import Derivatives, Model, ScoreFn, SplitFn, Tap
 from jaxcam._src.compiling import compiler_options
 from jaxcam._src.derivatives import Structure, derivatives, structure
 from jaxcam._src.explain import tap
@@ -36,7 +36,11 @@ class Price(NamedTuple):
 
 
 def price(
-    model: Model, layer: str, image: ArrayLike, target: int | None, score_fn: ScoreFn = logit
+    model: Model,
+    layer: str | SplitFn,
+    image: ArrayLike,
+    target: int | None,
+    score_fn: ScoreFn = logit,
 ) -> Price:
     """What an audit takes, by its structures, and by the time that some directions take."""
     taps = functools.partial(_taps, model, layer, score_fn)
@@ -61,7 +65,12 @@ def price(
 
 
 def _taps(
-    model: Model, layer: str, score_fn: ScoreFn, variables: Any, image: Any, target: int | None
+    model: Model,
+    layer: str | SplitFn,
+    score_fn: ScoreFn,
+    variables: Any,
+    image: Any,
+    target: int | None,
 ) -> tuple[Tap, Tap]:
     """Of the score, and of the log-probability, whose derivatives a whole audit takes too."""
     at = tap(model.apply_fn, layer, variables, image, target, score_fn=score_fn)

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from jaxcam._src.audit import CLOSED, EXACT, MEASURES, Audit, audit
 from jaxcam._src.audit.verdict import summary, verdict
-from jaxcam._src.base import Model, ScoreFn
+from jaxcam._src.base import Model, ScoreFn, SplitFn
 from jaxcam._src.compiling import compiler_options
 from jaxcam._src.files import whole_file
 from jaxcam._src.render import save_audit
@@ -27,7 +27,7 @@ _ERRORS = {
 
 
 def auditor(
-    model: Model, layer: str, samples: int | None, score_fn: ScoreFn = logit
+    model: Model, layer: str | SplitFn, samples: int | None, score_fn: ScoreFn = logit
 ) -> Callable[..., Audit]:
     """A compiled audit at a layer, `(variables, image, target) -> Audit`, always of one sample."""
     key = None if samples is None else jax.random.key(0)

@@ -26,7 +26,9 @@ from jaxcam._src.names import printable
 
 __all__ = ["METHODS", "main"]
 
-_LAYER = f"a name that `jaxcam layers` lists (default: the last with positions){AGAIN}"
+_LAYER = (
+    "a name that `jaxcam layers` lists, of tokens too (default: the last with positions)" + AGAIN
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -39,17 +39,17 @@ def run(options: argparse.Namespace) -> None:
     target = target_of(options, classes_of(model, options.score))
     score_fn = choices.named("score", options.score, choices.SCORES)
     auditor = functools.partial(report.auditor, model, score_fn=score_fn)
-    layers = choices.layers_of(options, model)
-    tried = {at: try_shapes(auditor(at, options.samples), model, target) for at in layers}
+    cuts = choices.cuts_of(options, model)
+    tried = {x: try_shapes(auditor(cuts[x], options.samples), model, target) for x in cuts}
     paths, images, pictures = _images(model, options.images)
     folder = files.writable_folder(options.out)
     found = {}
-    for layer in layers:
+    for layer, at in cuts.items():
         with files.one_line(f"the audit of {layer} stopped"):
             with console.status("timing it"):
-                cost = price(model, layer, images[0], target, score_fn)
-            samples = _samples(options, layer, cost, len(images), _UNTOLD / len(layers))
-            audited, proved = auditor(layer, samples), tried[layer].structure
+                cost = price(model, at, images[0], target, score_fn)
+            samples = _samples(options, layer, cost, len(images), _UNTOLD / len(cuts))
+            audited, proved = auditor(at, samples), tried[layer].structure
             steps = tracked(images, f"auditing {layer} ({proved})")
             found[layer] = [jax.device_get(audited(model.variables, x, target)) for x in steps]
         _check_finite(found[layer], paths)

@@ -3,21 +3,26 @@
 import argparse
 import functools
 from collections.abc import Callable, Container, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
+
+import jax
 
 from jaxcam._src import conventions, files, methods, scores
-from jaxcam._src.base import Convention, FuseFn, Model, ScoreFn, WeightsFn
+from jaxcam._src.base import Convention, FuseFn, Model, ScoreFn, SplitFn, WeightsFn
 from jaxcam._src.cli import knobs
 from jaxcam._src.cli.model import blank
 from jaxcam._src.cli.streams import say
+from jaxcam._src.cut import split
 from jaxcam._src.derivatives import closed_form
 from jaxcam._src.files import UsageError
 from jaxcam._src.fusions import fuse_layer_cam, fuse_max, fuse_refine_cam, fuse_winsor
 from jaxcam._src.methods.curvature import grad_cam_plus_plus
 from jaxcam._src.names import no_such
-from jaxcam._src.suggest import suggest_layer
+from jaxcam._src.suggest import TokensError, suggest_layer
+from jaxcam._src.tokens import token_grid
 
 T = TypeVar("T")
+Place: TypeAlias = str | SplitFn
 METHODS: dict[str, WeightsFn] = methods.METHODS | {
     "grad_cam_plus_plus_closed": functools.partial(grad_cam_plus_plus, derivatives_fn=closed_form)
 }
@@ -145,14 +150,40 @@ def taken(
     return found
 
 
-def layers_of(options: argparse.Namespace, model: Model) -> list[str]:
+def cuts_of(options: argparse.Namespace, model: Model) -> dict[str, Place]:
     """The layers that the user named, or else the last with positions, with a word."""
     if options.layer:
-        return [*dict.fromkeys(options.layer)]
-    with files.one_line("--layer is not given"):
-        layer = suggest_layer(model.apply_fn, model.variables, blank(model))
-    say(f"layer: {layer} (last with positions; choose with --layer)")
-    return [layer]
+        names = dict.fromkeys(options.layer)
+    else:
+        with files.one_line("--layer is not given"):
+            names = [default_layer(model)]
+        say(f"layer: {names[0]} (last with positions; choose with --layer)")
+    return {name: place_of(model, name, getattr(options, "occurrence", None)) for name in names}
+
+
+def default_layer(model: Model) -> str:
+    """The last layer with positions, of tokens too.
+
+    Raises:
+      ValueError: there is none, or its tokens have no grid.
+    """
+    try:
+        return suggest_layer(model.apply_fn, model.variables, blank(model))
+    except TokensError as error:
+        if error.layer is None:
+            raise
+        return error.layer
+
+
+def place_of(model: Model, layer: str, occurrence: int | None = None) -> Place:
+    """What `explainer` takes for a layer: its name, or what lays its tokens out as a grid."""
+    cut = split(model.apply_fn, layer, occurrence=occurrence)
+    with files.one_line("cannot explain"):
+        image = blank(model)
+        activations = jax.eval_shape(lambda *given: cut(*given)[0], model.variables, image)
+    at = layer if occurrence is None else cut
+    is_tokens = len(activations.shape) == 2 < len(image.shape)
+    return token_grid(model.apply_fn, at) if is_tokens else at
 
 
 def places_of(options: argparse.Namespace, layers: Mapping[str, T]) -> dict[str, T | list[T]]:

@@ -13,7 +13,7 @@ from jaxtyping import Array, PyTree
 from jaxcam._src import files, methods
 from jaxcam._src.base import Convention, FuseFn, Key, Model
 from jaxcam._src.cli import batches, choices
-from jaxcam._src.cli.choices import KNOWN, SCORES
+from jaxcam._src.cli.choices import KNOWN, SCORES, Place
 from jaxcam._src.cli.factory import load_model
 from jaxcam._src.cli.model import blank, classes_of, target_of, try_shapes
 from jaxcam._src.cli.streams import results, say
@@ -47,7 +47,7 @@ _SETTINGS = ("model", "layer", "judge", "seed", "target", "batch_size")
 class _Choice(NamedTuple):
     """What is judged by what, by name."""
 
-    places: Mapping[str, str | list[str]]
+    places: Mapping[str, Place | list[Place]]
     settings: list[Setting]
     methods: dict[str, Method]
     metrics: list[str]
@@ -116,8 +116,7 @@ def _choice(options: argparse.Namespace, model: Model, images: Listing) -> _Choi
                 f"--score {score} and --judge {options.judge} have not the same targets: those of "
                 "binary scores are 0 and 1, of one logit; take both of one kind"
             )
-    layers = choices.layers_of(options, model)
-    places = choices.places_of(options, {layer: layer for layer in layers})
+    places = choices.places_of(options, choices.cuts_of(options, model))
     settings = [*itertools.starmap(Setting, itertools.product(places, options.score or ["logit"]))]
     metrics = _metrics(options.metric, options.judge, images.objects is not None)
     how: dict[str, Any] = {
@@ -131,7 +130,7 @@ def _choice(options: argparse.Namespace, model: Model, images: Listing) -> _Choi
 def _methods(
     options: argparse.Namespace,
     model: Model,
-    places: Mapping[str, str | list[str]],
+    places: Mapping[str, Place | list[Place]],
     settings: Sequence[Setting],
     how: Mapping[str, Any],
 ) -> dict[str, Method]:

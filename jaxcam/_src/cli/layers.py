@@ -10,6 +10,7 @@ import jax
 
 from jaxcam._src import files
 from jaxcam._src.base import Layer, Model
+from jaxcam._src.cli.choices import default_layer, place_of
 from jaxcam._src.cli.factory import load_model
 from jaxcam._src.cli.model import blank
 from jaxcam._src.cli.streams import complain, say
@@ -18,7 +19,7 @@ from jaxcam._src.derivatives import structure
 from jaxcam._src.explain import tap
 from jaxcam._src.files import UsageError
 from jaxcam._src.names import printable
-from jaxcam._src.suggest import has_positions, suggest_layer
+from jaxcam._src.suggest import has_positions
 
 _MANY = 60  # layers, from which on those that are alike share a line
 _NUMBER = re.compile(r"\d+")
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
             f"the model has no layers that match {options.matching!r} and can be explained; "
             "--all lists what else it names, and jaxcam.tag names more"
         )
-    default = _default(model, image)
+    default = _default(model)
     shares = len(shown) > _MANY and options.matching == "*" and not options.cost
     alike = _alike(shown, lambda layer: shares and layer.name != default)
     width = max(len(name) for name, _ in alike)
@@ -57,10 +58,10 @@ def _has_map(layer: Layer, image: jax.ShapeDtypeStruct) -> bool:
     return has_positions(layer) and (axes[0] == axes[1] or axes[0] == 2 < axes[1])
 
 
-def _default(model: Model, image: jax.ShapeDtypeStruct) -> str | None:
+def _default(model: Model) -> str | None:
     try:
         with files.one_line("there is no default layer"):
-            return suggest_layer(model.apply_fn, model.variables, image)
+            return default_layer(model)
     except UsageError as error:
         complain(str(error))
         return None
@@ -79,7 +80,7 @@ def _cost(layer: Layer, model: Model, image: jax.ShapeDtypeStruct) -> str:
     found = []
 
     def look(variables: Any, image: jax.Array) -> jax.Array:
-        at = tap(model.apply_fn, layer.name, variables, image)
+        at = tap(model.apply_fn, place_of(model, layer.name), variables, image)
         found.append(structure(at.score_activations, at.activations))
         return image
 

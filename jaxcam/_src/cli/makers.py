@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxcam._src import methods
-from jaxcam._src.base import Explanation, Model, SplitFn, WeightsFn
+from jaxcam._src.base import Explanation, Model, WeightsFn
 from jaxcam._src.cli import choices
+from jaxcam._src.cli.choices import Place
 from jaxcam._src.cli.model import classes_of, target_of, try_shapes
 from jaxcam._src.compiling import compiler_options
-from jaxcam._src.cut import split
 from jaxcam._src.explain import explainer
 from jaxcam._src.explanations import of_one_map
 from jaxcam._src.files import UsageError
@@ -29,7 +29,7 @@ class Maker(NamedTuple):
     """
 
     names: dict[str, str]
-    at: SplitFn | list[SplitFn]
+    at: Place | list[Place]
     method: WeightsFn
     explain: Callable[..., Explanation]
 
@@ -45,9 +45,7 @@ def makers_of(options: argparse.Namespace, model: Model) -> dict[Path, Maker]:
     given = choices.methods_of(options, choices.KNOWN, ["grad_cam"])
     keywords = choices.how(options)
     target = target_of(options, classes_of(model, options.score))
-    layers = choices.layers_of(options, model)
-    cuts = {x: split(model.apply_fn, x, occurrence=options.occurrence) for x in layers}
-    places = choices.places_of(options, cuts)
+    places = choices.places_of(options, choices.cuts_of(options, model))
 
     def makers(name: str, method: Callable[..., Any]) -> list[Maker]:
         found = []
