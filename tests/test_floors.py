@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1] / "jaxcam"
 FLOORS = [
     {"shown"},
-    {"arithmetic", "base", "compiling", "extras", "names"},
+    {"arithmetic", "base", "compiling", "extras", "frames", "names"},
     {"blurring", "cut", "fusions", "logits", "maps", "render"},
     {"scores"},
     {"chunks"},

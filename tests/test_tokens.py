@@ -170,6 +170,17 @@ IN_ORDER = {
     "back from attention in windows": lambda tokens: (
         _in_windows(tokens).reshape(2, 2, 4, 4, -1).transpose(0, 2, 1, 3, 4).reshape(64, -1)
     ),
+    "chunks": lambda tokens: jnp.sin(tokens.reshape(4, 16, -1)).reshape(64, -1),
+    "mapped chunks": lambda tokens: jax.lax.map(jnp.sin, tokens.reshape(4, 16, -1)).reshape(64, -1),
+    "written chunks": lambda tokens: (
+        jnp.zeros((64, 5)).at[:32].set(jnp.sin(tokens[:32])).at[32:].set(tokens[32:])
+    ),
+    "back from columns in windows": lambda tokens: (
+        jnp.sin(tokens.reshape(8, 4, 2, -1).transpose(1, 0, 2, 3).reshape(4, 16, -1))
+        .reshape(4, 8, 2, -1)
+        .transpose(1, 0, 2, 3)
+        .reshape(64, -1)
+    ),
     "back from halves": lambda tokens: jnp.concatenate([tokens[:32], tokens[32:]]),
     "back from steps": lambda tokens: jax.lax.fori_loop(0, 4, _step(tokens), jnp.zeros((64, 5))),
     "back from an order": lambda tokens: tokens[SHUFFLED][np.argsort(SHUFFLED)],
@@ -188,12 +199,16 @@ def _layer_of_tokens(layer_fn):
 @pytest.mark.parametrize("name", OTHERWISE)
 def test_tokens_in_another_order_are_refused(name):
     apply_fn, variables = _layer_of_tokens(OTHERWISE[name])
-    for grid in (None, (8, 8)):
-        split_fn = jaxcam.token_grid(apply_fn, "tokens", grid=grid)
-        with pytest.raises(
-            ValueError, match="that positions lie in another order than in the image"
-        ):
-            split_fn(variables, jnp.ones((16, 16, 3)))
+    split_fn = jaxcam.token_grid(apply_fn, "tokens")
+    with pytest.raises(ValueError, match="positions the program does not keep row by row"):
+        split_fn(variables, jnp.ones((16, 16, 3)))
+
+
+def test_a_grid_that_is_given_is_taken_of_tokens_in_another_order():
+    apply_fn, variables = _layer_of_tokens(OTHERWISE["shuffled"])
+    on_grid = jaxcam.token_grid(apply_fn, "tokens", grid=(8, 8))
+    explanation = jaxcam.explainer(apply_fn, on_grid)(variables, jnp.ones((16, 16, 3)), 1)
+    assert explanation.cam.shape == (8, 8)
 
 
 @pytest.mark.parametrize("name", IN_ORDER)

@@ -163,9 +163,10 @@ def check_ordered(head: Head, returns: str) -> None:
     """Refuses a layer of positions that lie otherwise than in the image."""
     if head.disordered:
         raise ValueError(
-            f"{returns}, where the program shows that positions lie in another order than in the "
-            "image, such as window by window, or have others between them, or that some are left "
-            "out; choose a layer before, or one after they are put in order again"
+            f"{returns}, whose positions the program does not keep row by row: they lie window by "
+            "window, say, or others are between them, or some are left out. Choose a layer before "
+            "that, or one after they are put back in order; or, if they are in order all the "
+            f"same, give jaxcam.token_grid with grid="
         )
 
 
@@ -238,8 +239,8 @@ def _warn(message: str) -> None:
     warnings.warn(message, ModelWarning, stacklevel=level)
 
 
-def check_score(score: Any) -> None:
-    """Refuses a score that is no floating-point scalar."""
+def checked_score(score: Any) -> Array:
+    """The score; refuses what is no floating-point scalar."""
     is_array = isinstance(score, jax.Array)
     if not is_array or score.shape or not jnp.issubdtype(score.dtype, jnp.floating):
         came = jax.ShapeDtypeStruct(score.shape, score.dtype) if is_array else f"{score!r:.80}"
@@ -247,3 +248,4 @@ def check_score(score: Any) -> None:
             f"score_fn returned {came}; wanted a scalar of floats for one image and one target; "
             "for many targets use jax.vmap over target"
         )
+    return score

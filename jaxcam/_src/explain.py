@@ -25,12 +25,13 @@ from jaxcam._src.checks import (
     check_explained_by,
     check_layer_of,
     check_positions,
-    check_score,
     checked_image,
+    checked_score,
     wants,
 )
 from jaxcam._src.conventions.paper import paper
 from jaxcam._src.cut import attended, check_apply_fn, split
+from jaxcam._src.frames import with_room
 from jaxcam._src.maps import flatness, sound
 from jaxcam._src.methods.gradient import grad_cam
 from jaxcam._src.scores import likeliest, logit
@@ -85,6 +86,7 @@ def explainer(
     method, score_fn = convention.variant(method), convention.variant(score_fn)
     fuse_fn = fusion(layer, fuse, convention)
 
+    @with_room
     def explain(variables: PyTree, image: Any, target: Any = None) -> Explanation:
         taps = taps_of(apply_fn, chosen, variables, score_fn, image, target)
         return explanation_of(taps, method, convention, fuse_fn)
@@ -105,17 +107,14 @@ def taps_of(
 
 
 def explanation_of(
-    taps: Sequence[Tap],
-    method: WeightsFn,
-    convention: Convention,
-    fuse_fn: FuseFn | None,
+    taps: Sequence[Tap], method: WeightsFn, convention: Convention, fuse_fn: FuseFn | None
 ) -> Explanation:
     """What a method makes of the tap of one layer, or of those of several that are to be fused."""
     first, activations = taps[0], [t.activations for t in taps]
-    seen = first.image, first.score
     weights = tuple(method(t) for t in taps)
     cams = map(convention.combine_fn, weights, activations)
-    cams = tuple(sound(cam, a, *seen) for cam, a in zip(cams, activations, strict=True))
+    pairs = zip(cams, taps, strict=True)
+    cams = tuple(sound(cam, t.activations, t.image, t.score) for cam, t in pairs)
     flat = tuple(map(flatness, weights, activations, cams))
     heatmaps = [convention.layer_fn(cam, first.image.shape[:-1]) for cam in cams]
     fused = _fused(fuse_fn, heatmaps, weights) if fuse_fn else heatmaps[0]
@@ -180,8 +179,7 @@ def tap(
     logits = head(activations)
     if target is None and isinstance(logits, jax.Array) and logits.ndim == 1:
         target = likeliest(score_fn, logits)
-    score = score_fn(logits, target)
-    check_score(score)
+    score = checked_score(score_fn(logits, target))
     check_ending(head, score_fn)
     again = functools.partial(tap, apply_fn, layer, variables)
     applied = functools.partial(_applied, apply_fn, variables, dtype=image.dtype, logits=logits)

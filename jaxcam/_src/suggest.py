@@ -14,13 +14,13 @@ from jaxcam._src.tokens import token_grid
 
 
 class TokensError(ValueError):
-    """The last positions of a model are those of tokens, which have no grid by themselves.
+    """The last positions of a model are those of tokens, whose grid `token_grid` has to lay out.
 
     Attributes:
       layer: the last whose tokens `token_grid` lays out; None if there is none.
     """
 
-    def __init__(self, message: str, layer: str | None) -> None:
+    def __init__(self, message: str, layer: str | None = None) -> None:
         super().__init__(message)
         self.layer = layer
 

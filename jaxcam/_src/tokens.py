@@ -43,9 +43,9 @@ def token_grid(
 
     Raises:
       ValueError: by the result, where the layer returns no tokens, where no grid or several fit,
-        where the program shows that some are left out or lie in another order, such as window by
-        window; where no grid is given and the program shows that weights made the tokens, as
-        queries do, or that they lie along some axes of the image alone; or where the patches'
+        where no grid is given and the program shows that some are left out or lie in another
+        order, such as window by window, that weights made the tokens, as queries do, or that they
+        lie along some axes of the image alone; or where the patches'
         tokens cannot reach what the model returns: in the last block of a transformer that
         classifies by its class token, say.
 
@@ -78,7 +78,12 @@ def token_grid(
         _check_reach(grid_head, activations, layer)
         if isinstance(head, Head):
             return activations, dataclasses.replace(
-                head, run=grid_head, axes_proven=True, tokens=None, positionless=False
+                head,
+                run=grid_head,
+                axes_proven=True,
+                tokens=None,
+                positionless=False,
+                disordered=False,
             )
         return activations, grid_head
 
@@ -95,9 +100,8 @@ def _placed(
     layer: str | SplitFn,
 ) -> tuple[int, Joined]:
     """How many tokens come before those of the patches, and what these are joined of."""
-    if isinstance(head, Head):
-        check_ordered(head, f"{named(layer)} returns {list(tokens.shape)}")
     if isinstance(head, Head) and grid is None:
+        check_ordered(head, f"{named(layer)} returns {list(tokens.shape)}")
         _check_shown(head, f"{named(layer)} returns {list(tokens.shape)}", size)
     joined = (head.tokens if isinstance(head, Head) else None) or ()
     is_whole = sorted(map(_forwards, joined)) == [*range(len(size))]

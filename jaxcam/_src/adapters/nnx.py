@@ -67,7 +67,7 @@ def from_nnx(
             "`graphdef, variables = nnx.split(model)`" + (f" (here: {maker})" if maker else "")
         )
 
-    find = None  # in any copy: graphdef says where layers are, and a search is a fifth of a trace
+    find = None  # made once: graphdef says where layers are, and a search takes a fifth of a trace
 
     def run(variables: PyTree, *inputs: Any) -> Any:
         nonlocal find
@@ -76,7 +76,7 @@ def from_nnx(
         find = find or _finder(model)
         for names, layer in find(model):
             tagging = _tagging_class(type(layer), names, training)
-            object.__setattr__(layer, "__class__", tagging)  # of a module, it checks all values
+            object.__setattr__(layer, "__class__", tagging)  # a module's own checks every value
         call = method if callable(method) else getattr(type(model), method or "__call__")
         check_call(call, (model, *inputs), call_kwargs, "from_nnx")
         with _linen_inside(model):

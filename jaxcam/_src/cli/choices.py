@@ -151,9 +151,9 @@ def taken(
 
 
 def cuts_of(options: argparse.Namespace, model: Model) -> dict[str, Place]:
-    """The layers that the user named, or else the last with positions, with a word."""
+    """The layers that the user named, or else the last with positions, and says which."""
     if options.layer:
-        names = dict.fromkeys(options.layer)
+        names = [*dict.fromkeys(options.layer)]
     else:
         with files.one_line("--layer is not given"):
             names = [default_layer(model)]

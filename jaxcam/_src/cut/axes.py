@@ -101,7 +101,7 @@ def _tagged(eqn: Any, axes: Axes) -> Any:
 def _shown(lies: Lies, of_layer: Axes, shape: tuple[int, ...]) -> Lies:
     """How an array of this shape lies, whose axes but that of the batch are these."""
     order, own = lies.order_in(shape), [*of_layer]
-    if Of.OTHERWISE in own:
+    if any(own[n] is Of.DISORDERED for n in order[:-1]):
         return lies._replace(disordered=True)
     if len(own) == 2 and all(isinstance(without_others(axis), int) for axis in own):
         # Of columns, say, each with all its rows: these are features of it.

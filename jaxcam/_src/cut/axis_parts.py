@@ -1,5 +1,6 @@
 """Axes of which a part is left, or beside which others come to lie, such as a class token."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from jaxcam._src.cut.tag import count
 
 
 def sliced(eqn: Any, inputs: list[Axes]) -> Axes:
-    """A part of an axis counts as it, but not of tokens, if not all of the known ones are left."""
+    """A part of an axis counts as that axis; of tokens only if all known ones are left."""
     before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
     is_plain = eqn.primitive.name == "slice" and not param(eqn, "strides")
     starts = param(eqn, "start_indices") if is_plain else (None,) * len(before)
@@ -32,7 +33,7 @@ def sliced(eqn: Any, inputs: list[Axes]) -> Axes:
 def _part_of(axis: Axis, start: int | None, size: int) -> Axis:
     """What is left from there on of an axis."""
     if not isinstance(axis, Beside):
-        return Of.OTHERWISE if isinstance(axis, tuple) else axis
+        return Of.DISORDERED if isinstance(axis, tuple) else axis
     if start is None or not start <= axis.before <= start + size - count(axis.axes):
         return None
     left = Beside(axis.axes, axis.before - start)
@@ -75,7 +76,8 @@ def concatenated(eqn: Any, inputs: list[Axes]) -> Axes:
     joined = param(eqn, "dimension")
     along, sizes = [a[joined] for a in inputs], [v.aval.shape[joined] for v in eqn.invars]
     axes = [*map(agreed, zip(*inputs, strict=True))]
-    if {*along} == {Of.OTHERWISE}:  # parts, which may be in order again
+    neighbours = itertools.pairwise(along)
+    if any(one is other is Of.DISORDERED for one, other in neighbours):  # perhaps in order again
         axes[joined] = None
         return tuple(axes)
     axes[joined] = _of_the_longest(along, sizes)

@@ -35,17 +35,17 @@ class Inside:
 
 
 class Of(enum.Enum):
-    """What an axis is of that holds no positions in their order; the first of several counts.
+    """What an axis holds that is no known axis of positions; of several the first counts.
 
     Attributes:
-      OTHERWISE: of positions in another order, such as window by window, with others between them,
+      DISORDERED: of positions in another order, such as window by window, with others between them,
         or of some.
       CHANNELS: of the image's channels, or of what weights made of positions.
       WEIGHTS: of weights, or of another input, that have not met the image.
       CONSTANT: alike in every run of the model, or all along; so it says nothing.
     """
 
-    OTHERWISE = enum.auto()
+    DISORDERED = enum.auto()
     CHANNELS = enum.auto()
     WEIGHTS = enum.auto()
     CONSTANT = enum.auto()
@@ -76,7 +76,7 @@ def as_axis(joined: Joined) -> Axis:
 def agreed(said: Sequence[Axis]) -> Axis:
     """The one position that any is, None if several; else None if one is lost, or what all are.
 
-    What is inside of parts counts where there is no position.
+    `Inside` counts only where no operand has a position.
     """
     if said and said.count(said[0]) == len(said):  # the usual case, and sets of these are slow
         return said[0]
@@ -127,22 +127,23 @@ def _together(taken: list[_Part], *, is_parted: bool) -> Axis:
     """The axis that these parts make, of the last of which there may be more."""
     taken = [*_put_together(taken)]
     outer, _ = taken[0]
+    rest = [axis for axis, _ in taken[1:]]
     known = sum(is_position(axis) for axis, _ in taken)
-    if known > 1:
+    if known and rest and all(is_position(axis) or isinstance(axis, Inside) for axis, _ in taken):
         joined = tuple((axis, n) for axis, n in taken if isinstance(axis, int))
-        of_positions = all(is_position(axis) or isinstance(axis, Inside) for axis, _ in taken)
-        return joined if len(joined) == len(taken) else Of.OTHERWISE if of_positions else None
-    if is_parted and not isinstance(outer, int):
+        return joined if len(joined) == len(taken) else Of.DISORDERED
+    if known > 1 or (is_parted and not isinstance(outer, int)):
         return None
     if known == 1:
-        return outer if is_position(outer) else None
-    if len(taken) > 1 and all(isinstance(axis, Inside) for axis, _ in taken):
+        others = any(axis is Of.DISORDERED or isinstance(axis, Inside) for axis in rest)
+        return outer if is_position(outer) and not others else None
+    if rest and all(isinstance(axis, Inside) for axis, _ in taken):
         return Inside(None)
     return outer if len({axis for axis, _ in taken}) == 1 else None
 
 
 def _put_together(parts: list[_Part]) -> Iterator[_Part]:
-    """The same parts, where what is inside those of an axis follows it as one."""
+    """The same parts; an axis and what is inside its parts, where that follows, as one."""
     outer, size = parts[0]
     for axis, n in parts[1:]:
         if isinstance(axis, Inside) and axis.axis == outer:

@@ -59,7 +59,7 @@ def _resized(axis: Axis, size: int, to: int) -> Axis:
     """An axis that has another size afterwards; one number is alike all along."""
     if size == to:
         return axis
-    if axis is Of.OTHERWISE and size > 1:
+    if axis is Of.DISORDERED and size > 1:
         return None
     return Of.CONSTANT if size == 1 else without_others(axis)
 
@@ -100,8 +100,9 @@ def _scatter(eqn: Any, inputs: list[Axes]) -> Axes:
     """Numbers written into an array: of whole windows, such as an inside into its border, both."""
     into, _, written = inputs
     is_whole = len(into) == len(param(eqn, "dimension_numbers").update_window_dims) == len(written)
-    pairs = zip(into, written if is_whole else unknown(eqn.outvars[0]), strict=True)
-    return tuple(map(agreed, pairs))
+    sizes = eqn.invars[2].aval.shape, eqn.outvars[0].aval.shape
+    whole = map(_resized, written, *sizes) if is_whole else unknown(eqn.outvars[0])
+    return tuple(map(agreed, zip(into, whole, strict=True)))
 
 
 def _reduce(eqn: Any, inputs: list[Axes]) -> Axes:
@@ -119,7 +120,7 @@ def _gather(eqn: Any, inputs: list[Axes]) -> Axes:
         return unknown(eqn.outvars[0])
     chosen = inputs[0][along[0]]
     if not isinstance(chosen, int):  # of tokens in an order of their own, or of some of them
-        chosen = Of.OTHERWISE if is_position(chosen) else None
+        chosen = Of.DISORDERED if is_position(chosen) else None
     axes: list[Axis] = [chosen] * len(shape)
     rest = (axis for n, axis in enumerate(inputs[0]) if n != along[0])
     for to, axis in zip(how.offset_dims, rest, strict=True):

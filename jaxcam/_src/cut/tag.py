@@ -77,7 +77,7 @@ class Lies(NamedTuple):
       joined: where the program shows it, what the one axis of tokens is joined of.
       before: how many others come before those tokens.
       positionless: whether weights made an axis where positions are wanted.
-      disordered: whether the program shows an axis of positions in another order than the image's.
+      disordered: whether an axis holds positions in another order than the image, or some of them.
     """
 
     layout: Layout = Layout()

@@ -25,6 +25,7 @@ from jaxcam._src.conventions.paper import paper
 from jaxcam._src.cut.frameworks import check_apply_fn
 from jaxcam._src.explain import explanation_of, fusion, listed, taps_of
 from jaxcam._src.explanations import one_map
+from jaxcam._src.frames import with_room
 from jaxcam._src.maps import is_flat, unit_range, upsample
 from jaxcam._src.metrics.trial import MetricFn, Trial
 from jaxcam._src.scores import logit, probability
@@ -105,6 +106,7 @@ def evaluator(
         for name, method in methods.items()
     }
 
+    @with_room
     def evaluate(
         variables: PyTree,
         image: Any,
