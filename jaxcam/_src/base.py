@@ -58,12 +58,10 @@ class Head:
 
     Attributes:
       run: the function.
-      ending: "softmax" or "sigmoid" where the model ends in one, and "blend" where it clips,
-        averages or joins what they return; so that it returns no logits.
+      ending: "softmax" or "sigmoid" that the model ends in, "blend" of what such return; else None.
       sees_image: whether the activations depend on the image that the model was given.
       axes_proven: whether the program shows that the axes of the activations are the image's.
-      tokens: where the program shows it, which axes of the image the one of tokens is joined of,
-        `~n` where one runs backwards, with their sizes, the outer first; of a signal its only one.
+      tokens: which axes of the image the one of tokens is joined of, as in `Joined`, where shown.
       before: how many others, such as a class token, come before those tokens.
       positionless: whether weights made an axis where positions are wanted.
       disordered: whether an axis holds positions in another order than the image, or some of them.

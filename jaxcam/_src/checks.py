@@ -165,8 +165,7 @@ def check_ordered(head: Head, returns: str) -> None:
         raise ValueError(
             f"{returns}, whose positions the program does not keep row by row: they lie window by "
             "window, say, or others are between them, or some are left out. Choose a layer before "
-            "that, or one after they are put back in order; or, if they are in order all the "
-            f"same, give jaxcam.token_grid with grid="
+            "that or after they are in order again; if they are, give grid= to jaxcam.token_grid"
         )
 
 

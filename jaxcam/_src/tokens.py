@@ -1,6 +1,5 @@
 """Tokens as a grid: what turns a transformer's layer into a place for class activation maps."""
 
-import dataclasses
 import math
 from typing import Any
 
@@ -45,9 +44,8 @@ def token_grid(
       ValueError: by the result, where the layer returns no tokens, where no grid or several fit,
         where no grid is given and the program shows that some are left out or lie in another
         order, such as window by window, that weights made the tokens, as queries do, or that they
-        lie along some axes of the image alone; or where the patches'
-        tokens cannot reach what the model returns: in the last block of a transformer that
-        classifies by its class token, say.
+        lie along some axes of the image alone; or where the patches' tokens cannot reach what the
+        model returns: in the last block of a transformer that classifies by its class token, say.
 
     >>> def network(variables, image):  # 16 x 16 tokens of 4 x 4 pixels
     ...     tokens = image.reshape(16, 4, 16, 4).transpose(0, 2, 1, 3).reshape(256, 16)
@@ -76,19 +74,17 @@ def token_grid(
 
         activations = lies.seen(tokens[first:end].reshape(*laid, -1))
         _check_reach(grid_head, activations, layer)
-        if isinstance(head, Head):
-            return activations, dataclasses.replace(
-                head,
-                run=grid_head,
-                axes_proven=True,
-                tokens=None,
-                positionless=False,
-                disordered=False,
-            )
-        return activations, grid_head
+        return activations, _of_grid(head, grid_head)
 
     split_fn.apply_fn = apply_fn  # pyright: ignore[reportFunctionMemberAccess]
     return split_fn
+
+
+def _of_grid(head: HeadFn, run: HeadFn) -> HeadFn:
+    """The head of a grid: the axes are shown, and the order of tokens says nothing any more."""
+    if not isinstance(head, Head):
+        return run
+    return Head(run, head.ending, head.sees_image, axes_proven=True, cropped=head.cropped)
 
 
 def _placed(

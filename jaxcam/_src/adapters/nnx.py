@@ -108,7 +108,7 @@ def _finder(model: Any) -> Callable[[Any], list[tuple[tuple[str, ...], Any]]]:
 
 
 def _at(node: Any, path: tuple) -> Any:
-    """What lies at the end of a path; None where a step is no attribute and no entry."""
+    """What lies at the end of a path; None where a step is neither attribute nor entry."""
     for key in path:
         own = getattr(node, "__dict__", {})
         if key in own:

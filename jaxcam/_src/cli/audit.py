@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
     target = target_of(options, classes_of(model, options.score))
     score_fn = choices.named("score", options.score, choices.SCORES)
     auditor = functools.partial(report.auditor, model, score_fn=score_fn)
-    cuts = choices.cuts_of(options, model)
+    cuts = choices.named_places(options, model)
     tried = {x: try_shapes(auditor(cuts[x], options.samples), model, target) for x in cuts}
     paths, images, pictures = _images(model, options.images)
     folder = files.writable_folder(options.out)

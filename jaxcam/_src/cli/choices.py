@@ -150,7 +150,7 @@ def taken(
     return found
 
 
-def cuts_of(options: argparse.Namespace, model: Model) -> dict[str, Place]:
+def named_places(options: argparse.Namespace, model: Model) -> dict[str, Place]:
     """The layers that the user named, or else the last with positions, and says which."""
     if options.layer:
         names = [*dict.fromkeys(options.layer)]
@@ -158,7 +158,9 @@ def cuts_of(options: argparse.Namespace, model: Model) -> dict[str, Place]:
         with files.one_line("--layer is not given"):
             names = [default_layer(model)]
         say(f"layer: {names[0]} (last with positions; choose with --layer)")
-    return {name: place_of(model, name, getattr(options, "occurrence", None)) for name in names}
+    occurrence = getattr(options, "occurrence", None)
+    with files.one_line("cannot explain"):
+        return {name: place_of(model, name, occurrence) for name in names}
 
 
 def default_layer(model: Model) -> str:
@@ -177,10 +179,8 @@ def default_layer(model: Model) -> str:
 
 def place_of(model: Model, layer: str, occurrence: int | None = None) -> Place:
     """What `explainer` takes for a layer: its name, or what lays its tokens out as a grid."""
-    cut = split(model.apply_fn, layer, occurrence=occurrence)
-    with files.one_line("cannot explain"):
-        image = blank(model)
-        activations = jax.eval_shape(lambda *given: cut(*given)[0], model.variables, image)
+    cut, image = split(model.apply_fn, layer, occurrence=occurrence), blank(model)
+    activations = jax.eval_shape(lambda *given: cut(*given)[0], model.variables, image)
     at = layer if occurrence is None else cut
     is_tokens = len(activations.shape) == 2 < len(image.shape)
     return token_grid(model.apply_fn, at) if is_tokens else at

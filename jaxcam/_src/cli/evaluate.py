@@ -116,7 +116,7 @@ def _choice(options: argparse.Namespace, model: Model, images: Listing) -> _Choi
                 f"--score {score} and --judge {options.judge} have not the same targets: those of "
                 "binary scores are 0 and 1, of one logit; take both of one kind"
             )
-    places = choices.places_of(options, choices.cuts_of(options, model))
+    places = choices.places_of(options, choices.named_places(options, model))
     settings = [*itertools.starmap(Setting, itertools.product(places, options.score or ["logit"]))]
     metrics = _metrics(options.metric, options.judge, images.objects is not None)
     how: dict[str, Any] = {

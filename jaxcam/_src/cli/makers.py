@@ -45,7 +45,7 @@ def makers_of(options: argparse.Namespace, model: Model) -> dict[Path, Maker]:
     given = choices.methods_of(options, choices.KNOWN, ["grad_cam"])
     keywords = choices.how(options)
     target = target_of(options, classes_of(model, options.score))
-    places = choices.places_of(options, choices.cuts_of(options, model))
+    places = choices.places_of(options, choices.named_places(options, model))
 
     def makers(name: str, method: Callable[..., Any]) -> list[Maker]:
         found = []
