@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import timing
+from gated_tops import GATED_TOPS
 from rich.console import Console
 from rich.table import Table
 from tops import TOPS, Top
@@ -41,7 +42,7 @@ def main() -> None:
     # The weights of PyTorch's functions lie on the CPU.
     has_torch = importlib.util.find_spec("torch") is not None and jax.default_backend() == "cpu"
     rows = []
-    for name, make in TOPS.items():
+    for name, make in (TOPS | GATED_TOPS).items():
         if not asked or any(part in name for part in asked):
             top = make()
             for score in SCORES:

@@ -359,6 +359,34 @@ def gated_alone(a):
     return a * jax.nn.sigmoid(a.mean((0, 1), keepdims=True))
 
 
+def gated_mixture(a, activation=jax.nn.relu, features=5, **options):
+    """As a network of ReLUs has squeeze-and-excitation: behind a mixture, before another."""
+    z = activation(conv(a, features, **options))
+    return jax.nn.relu(a + dense(z * gate(z), 3))
+
+
+def gate_of_each_position(a):
+    """Looks like a gate, and weighs the positions."""
+    z = jax.nn.relu(conv(a, 3))
+    return jax.nn.relu(a + z * jax.nn.sigmoid(gap(z)[None, None] * weights(a, *a.shape[:2], 1)))
+
+
+def gate_repeated(a):
+    z = jax.nn.relu(conv(a, 3))
+    return jax.nn.relu(a - z / (1 + jnp.exp(jnp.broadcast_to(gap(z), z.shape))))
+
+
+def group_norm_of_flax(a):
+    """Whose variance is the mean of squares of what is centred."""
+    from flax import linen
+
+    options = {"param_dtype": a.dtype, "dtype": a.dtype}
+    module = linen.GroupNorm(2, use_fast_variance=False, **options)
+    params = {"scale": weights(a, 4, seed=3), "bias": weights(a, 4, seed=5)}
+    with jax.numpy_dtype_promotion("standard"):
+        return module.apply({"params": params}, dense(a, 4)[None])[0]
+
+
 def summed_by_a_product(a):
     return jnp.einsum("hwc,hw->c", a, jnp.ones(a.shape[:2], a.dtype))[None, None] / 9
 
@@ -684,6 +712,42 @@ HEADS = {
         (4, 5, 4),
     ),
     "response norm": Head(lambda a: log_probability(gap(jnp.sin(response_norm(a)))), FED_BACK),
+    "relu, gate, skip, relu": Head(
+        lambda a: logit(gap(gated_mixture(a))),
+        "piecewise linear first: 8 directions instead of 60",
+    ),
+    "relu, gate, relu, log-softmax": Head(
+        lambda a: log_probability(gap(gated_mixture(a))),
+        "piecewise linear first: 20 directions instead of 60",
+    ),
+    "silu, gate, skip, relu": Head(
+        lambda a: logit(gap(gated_mixture(a, jax.nn.silu, size=1))), STILL
+    ),
+    "3x3, silu, gate, skip, relu": Head(
+        lambda a: logit(gap(gated_mixture(a, jax.nn.silu))),
+        "local, then pooled, 9 colours: 27 directions instead of 60",
+    ),
+    "relu, gates of gates, relu": Head(lambda a: logit(gap(gated_mixture(gated_mixture(a)))), ALL),
+    "gate that weighs positions": Head(lambda a: logit(gap(gate_of_each_position(a))), ALL),
+    "gate that is repeated": Head(
+        lambda a: log_probability(gap(gate_repeated(a))),
+        "piecewise linear first: 9 directions instead of 60",
+    ),
+    "instance norm of a mixture": Head(
+        lambda a: log_probability(gap(jax.nn.relu(instance_norm(jax.nn.silu(dense(a, 5)))))), STILL
+    ),
+    "instance norm of a mixture, silu": Head(
+        lambda a: log_probability(gap(jax.nn.silu(instance_norm(jax.nn.silu(dense(a, 5)))))), ALL
+    ),
+    "group norm of Flax": Head(
+        lambda a: log_probability(gap(jax.nn.relu(group_norm_of_flax(a)))), STILL
+    ),
+    "variance of a mixture": Head(
+        lambda a: log_probability(jnp.var(jax.nn.silu(dense(a, 5)), (0, 1))), STILL
+    ),
+    "response norm of a mixture": Head(
+        lambda a: log_probability(gap(jax.nn.relu(response_norm(jax.nn.gelu(dense(a, 5)))))), STILL
+    ),
     "self-attention": Head(attention, ALL),
     "class token": Head(lambda a: log_probability(transformer(a)), STILL),
     "class token, registers": Head(lambda a: logit(transformer(a, registers=2)), STILL),

@@ -7,13 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array
 
 from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.base import Derivatives
 from jaxcam._src.chunks import mapped
 from jaxcam._src.derivatives.directions import along_curve, directional
 from jaxcam._src.derivatives.structure import Gated, Local, LocalPooled
+from jaxcam._src.derivatives.structure.pools import entered, slopes_of, slopes_of_groups, weighed
 from jaxcam._src.derivatives.structure.program import Program
 
 
@@ -22,14 +23,14 @@ def local(
 ) -> Derivatives:
     """Derivatives of the fields, weighed by the gradient of what follows, summed by owner."""
     fields = [*case.fields]
-    slopes = _slopes(program, fields, program.result, np.zeros(1, int))
+    slopes = slopes_of(program, fields, program.result, np.zeros(1, int))
     jets_along = _jets(program, case, x)
 
     def along(index):
         jets, owners = jets_along(index)
         return [
             sum(
-                einsum("rc,rp,ck->pk", case.fields[v].matrix(_weighed(d, slope)), *owner)
+                einsum("rc,rp,ck->pk", case.fields[v].matrix(weighed(d, slope)), *owner)
                 for v, slope, d, owner in zip(fields, slopes, jet, owners, strict=True)
             )
             for jet in jets[1:]
@@ -118,15 +119,13 @@ def rows_seeing(case: LocalPooled) -> tuple[Callable[[Array], list], list[Array]
 
 def pooling(program: Program, case: LocalPooled) -> Callable[[Any, Any], Array]:
     """Makes `(fields, rows to take for each slot) -> pooled numbers [slots, *waist]`."""
-    fields, waist = [*case.fields], program.values[case.waist]
+    waist, grids = program.values[case.waist], case.fields.values()
     numbers = [*zip(*case.numbers.values(), strict=True)]  # of each group, those of each field
-    chosen = [np.unique(np.concatenate(each)) for each in numbers]
-    slopes = [_slopes(program, fields, case.waist, each) for each in chosen]
-    grids = case.fields.values()
+    slopes = slopes_of_groups(program, case.numbers, case.waist)
 
     def pooled(values, rows):
         terms = [
-            _entered(einsum("rc,rp->pc", grid.matrix(_weighed(d, slope)), seen), own, waist.size)
+            entered(einsum("rc,rp->pc", grid.matrix(weighed(d, slope)), seen), own, waist.size)
             for group in zip(slopes, numbers, strict=True)
             for slope, own, grid, d, seen in zip(*group, grids, values, rows, strict=True)
         ]
@@ -151,16 +150,6 @@ def result_along(program: Program, case: LocalPooled) -> Callable[[list], list]:
         return [*jax.vmap(along)(*curves)][1:]
 
     return along_curves
-
-
-def _slopes(
-    program: Program, fields: list[Any], sink: Any, numbers: Int[np.ndarray, " n"]
-) -> list[Array]:
-    """The gradient along the fields of the sum of some numbers, but -1; all between is linear."""
-    part = program.between(fields, [sink])
-    values = [program.values[v] for v in fields]
-    chosen = numbers[numbers >= 0]
-    return jax.grad(lambda values: part(*values)[0].reshape(-1)[chosen].sum())(values)
 
 
 def _jets(program: Program, case: Local | LocalPooled, x: Array) -> Callable[[Array], tuple]:
@@ -190,26 +179,6 @@ def _jets(program: Program, case: Local | LocalPooled, x: Array) -> Callable[[Ar
         return directional(to_fields, x, direction), owners
 
     return jets_along
-
-
-def _weighed(derivative: Array, slope: Array) -> Array:
-    """A field's derivative times its weight; 0 where that is, be the derivative NaN."""
-    # What is finite is not replaced, since the weight may itself be differentiated.
-    is_lost = (slope == 0) & ~jnp.isfinite(derivative)
-    return slope * jnp.where(is_lost, 0, derivative)
-
-
-def _entered(values: Array, numbers: np.ndarray, size: int) -> Array:
-    """Sums the columns `[slots, columns]` that enter each of so many numbers."""
-    each, rest = divmod(len(numbers), size)
-    if not rest and np.array_equal(numbers, np.repeat(np.arange(size), each)):
-        return values.reshape(len(values), size, each).sum(-1)  # the common case: a gather is slow
-    order = np.argsort(numbers, kind="stable")[np.count_nonzero(numbers < 0) :]
-    entering = np.bincount(numbers[order], minlength=size)
-    place = np.arange(len(order)) - np.repeat(entering.cumsum() - entering, entering)
-    columns = np.full((size, entering.max()), len(numbers))
-    columns[numbers[order], place] = order
-    return values.at[:, columns].get(mode="fill", fill_value=0).sum(-1)
 
 
 def mapped_along(

@@ -15,6 +15,7 @@ from jaxcam._src.derivatives.structure.fed_back import FedBack, fed_back
 from jaxcam._src.derivatives.structure.pooled_linear import pooled
 from jaxcam._src.derivatives.structure.pools import LocalPooled, grid_of, laid_out, numbers_of
 from jaxcam._src.derivatives.structure.program import Program, read
+from jaxcam._src.derivatives.structure.shared_last import with_shared_last
 from jaxcam._src.derivatives.structure.side_by_side import with_one_pool
 from jaxcam._src.derivatives.structure.walk import UNCHAINED
 
@@ -89,8 +90,17 @@ def plan(f: Callable[[Array], Array], x: Array) -> Plan:
     if has_refs(program.jaxpr):  # what is written there is not followed
         return Plan(program, Dense(), x.size)
     found = _cheapest(program, x)
-    # Pools of local fields cost a direction for each channel at least.
-    other = with_one_pool(program) if found.directions > math.prod(x.shape[-1:]) else None
+    if found.directions > math.prod(x.shape[-1:]):
+        # Pools of local fields cost a direction for each channel at least.
+        found = _cheaper(found, with_one_pool(program), x)
+    if isinstance(found.case, Dense) and (summed := with_shared_last(program)):
+        # Last, since each activation has a curve through all that is summed.
+        found = _cheaper(_cheaper(found, summed, x), with_one_pool(summed), x)
+    return found
+
+
+def _cheaper(found: Plan, other: Program | None, x: Array) -> Plan:
+    """The cheaper of a plan and that of another program, if there is one."""
     return min(found, _cheapest(other, x), key=_cost) if other else found
 
 

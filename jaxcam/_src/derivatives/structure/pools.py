@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Array, Bool, Int
 
 from jaxcam._src.derivatives.structure import relations
 from jaxcam._src.derivatives.structure.colours import Colours, Grid, at_least, colour, grid
@@ -92,3 +94,49 @@ def _enters(
         return None
     seen = np.broadcast_to(seen, (*waist.aval.shape, seen.shape[-1]))
     return seen.reshape(waist.aval.size, -1)
+
+
+def slopes_of_groups(
+    program: Program, numbers: dict[Any, Int[np.ndarray, "groups columns"]], waist: Any
+) -> list[list[Array]]:
+    """Of each group of numbers, the weights by which they are summed of the fields."""
+    groups = [np.unique(np.concatenate(each)) for each in zip(*numbers.values(), strict=True)]
+    return [slopes_of(program, [*numbers], waist, group) for group in groups]
+
+
+def slopes_of(
+    program: Program, fields: Sequence[Any], sink: Any, numbers: Int[np.ndarray, " n"]
+) -> list[Array]:
+    """The gradient along the fields of the sum of some numbers, but -1; all between is linear."""
+    part = program.between(fields, [sink])
+    values = [program.values[v] for v in fields]
+    chosen = numbers[numbers >= 0]
+    return jax.grad(lambda values: part(*values)[0].reshape(-1)[chosen].sum())(values)
+
+
+def weighed(derivative: Array, slope: Array) -> Array:
+    """A field's derivative times its weight; 0 where that is, be the derivative NaN."""
+    # What is finite is not replaced, since the weight may itself be differentiated.
+    is_lost = (slope == 0) & ~jnp.isfinite(derivative)
+    return slope * jnp.where(is_lost, 0, derivative)
+
+
+def entered(values: Array, numbers: np.ndarray, size: int) -> Array:
+    """Sums the columns `[slots, columns]` that enter each of so many numbers."""
+    order = np.argsort(numbers, kind="stable")[np.count_nonzero(numbers < 0) :]
+    if not len(order):
+        return jnp.zeros((len(values), size), values.dtype)
+    reached, entering = np.unique(numbers[order], return_counts=True)
+    nth = np.arange(entering.max())
+    columns = order.take((entering.cumsum() - entering)[:, None] + nth, mode="clip")
+    sums = _taken(values, np.where(nth < entering[:, None], columns, len(numbers))).sum(-1)
+    place = np.full(size, len(reached))
+    place[reached] = np.arange(len(reached))
+    return _taken(sums, place)
+
+
+def _taken(values: Array, index: np.ndarray) -> Array:
+    """Takes columns; 0 where there is none of an index."""
+    if np.array_equal(index.reshape(-1), np.arange(values.shape[1])):
+        return values.reshape(len(values), *index.shape)  # the common case: a gather is slow
+    return values.at[:, index].get(mode="fill", fill_value=0)

@@ -7,16 +7,15 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from jaxcam._src.arithmetic import accumulated
-from jaxcam._src.cut.programs import alone, is_variable, param
+from jaxcam._src.cut.programs import is_variable, param
 from jaxcam._src.derivatives.structure.attention import factor
-from jaxcam._src.derivatives.structure.program import Program, evaluated, understood
+from jaxcam._src.derivatives.structure.program import Program
+from jaxcam._src.derivatives.structure.rewritten import made_by, rewritten
 
 _MOST_TERMS = 1 << 24  # of a product, held at once for each direction
 
@@ -32,13 +31,11 @@ def with_one_pool(program: Program) -> Program | None:
     pools = _first_pools(program)
     if len(pools) < 2 or (held := program.holding(pools)).moving([held.result]):
         pools = []
+    if not any(map(program.is_smooth, pools)):
+        pools = [_narrowest(program, pool) for pool in pools]
     if not pools and not any(_is_product(eqn, program) for eqn in program.jaxpr.eqns):
         return None
-    inputs = program.jaxpr.invars
-    jaxpr = jax.make_jaxpr(_joining(program, pools))(*(v.aval for v in inputs)).jaxpr
-    arguments = [program.values[v] for v in inputs]
-    fixed = [None] * (len(inputs) - 1)
-    return understood(jaxpr, fixed, program.point.aval.shape, evaluated(jaxpr, arguments))
+    return rewritten(program, _joining(program, pools))
 
 
 def _first_pools(program: Program) -> list[Any]:
@@ -52,6 +49,24 @@ def _first_pools(program: Program) -> list[Any]:
             found += made
             behind.update(made)
     return found
+
+
+def _narrowest(program: Program, pool: Any) -> Any:
+    """The smallest of the variables that a pool alone leads to, by piecewise linear steps."""
+    passed = [pool]
+    while True:
+        uses = [
+            (eqn, program.smooth >> i & 1)
+            for i, eqn in enumerate(program.jaxpr.eqns)
+            if passed[-1] in filter(is_variable, eqn.invars)
+        ]
+        if len(uses) != 1:
+            break
+        ((eqn, is_smooth),) = uses
+        if is_smooth or len({*program.moving(eqn.invars)}) > 1 or len(eqn.outvars) > 1:
+            break
+        passed += eqn.outvars
+    return min(passed, key=lambda v: v.aval.size)
 
 
 def _is_product(eqn: Any, program: Program) -> bool:
@@ -98,9 +113,7 @@ def _made(eqn: Any, values: dict[Any, Any], program: Program) -> dict[Any, Any]:
     """The results of an equation."""
     if _is_product(eqn, program):
         return {eqn.outvars[0]: _summed(eqn, *(values[v] for v in eqn.invars))}
-    part = alone(eqn)
-    outputs = jax.core.eval_jaxpr(part, (), *(values[v] for v in part.invars))
-    return dict(zip(eqn.outvars, outputs, strict=True))
+    return made_by(eqn, values)
 
 
 def _summed(eqn: Any, *sides: Array) -> Array:

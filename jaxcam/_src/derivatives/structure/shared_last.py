@@ -1,0 +1,108 @@
+"""Pools that sum over positions before they multiply by what all positions share.
+
+`sum_p w_p (z_p - m) g` is `(sum_p w_p z_p - m sum_p w_p) g`. A gate, or a norm over positions, has
+it the other way round, so that each term sees all positions. Where only piecewise linear steps
+lead from there to a pool, sums come first: they and what is shared are then pools side by side.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from jaxcam._src.arithmetic import accumulated
+from jaxcam._src.derivatives.structure.colours import Grid
+from jaxcam._src.derivatives.structure.pools import (
+    entered,
+    laid_out,
+    numbers_of,
+    slopes_of_groups,
+    weighed,
+)
+from jaxcam._src.derivatives.structure.program import Program
+from jaxcam._src.derivatives.structure.rewritten import made_by, rewritten
+from jaxcam._src.derivatives.structure.shared import Term, Terms, terms_of
+
+_Values: TypeAlias = dict[Any, Any]
+
+
+def with_shared_last(program: Program) -> Program | None:
+    """The same program with such pools; None where there are none, or where it has effects."""
+    if program.jaxpr.effects or not program.outcome.reverse:
+        return None
+    found = {sink: _summing_first(program, sink) for sink in _sinks(program)}
+    pools = {sink: pool for sink, pool in found.items() if pool}
+
+    def run(*arguments: Any) -> list[Any]:
+        values = dict(zip(program.jaxpr.invars, arguments, strict=True))
+        for eqn in program.jaxpr.eqns:
+            values |= made_by(eqn, values)
+            values |= {v: pools[v](values) for v in eqn.outvars if v in pools}
+        return [values[v] for v in program.jaxpr.outvars]
+
+    return rewritten(program, run) if pools else None
+
+
+def _sinks(program: Program) -> list[Any]:
+    """The variables without positions of their own that are made of some with, and the result."""
+    pools = [
+        v
+        for eqn in program.jaxpr.eqns
+        if not all(map(program.is_pooled, program.moving(eqn.invars)))
+        for v in program.moving(eqn.outvars)
+        if program.is_pooled(v)
+    ]
+    return [*dict.fromkeys([*pools, program.result])]
+
+
+def _summing_first(program: Program, sink: Any) -> Callable[[_Values], Array] | None:
+    """Makes `values of a program -> a pool of it`; None where no term of that is shared."""
+    laid = laid_out(program, program.frontier(sink))
+    if laid is None:
+        return None
+
+    def terms(values: _Values) -> list[Terms]:
+        return [terms_of(program, v, grid.rows, values) for v, grid in laid.items()]
+
+    is_shared = any(term.shared is not None for each in terms(program.values) for term in each)
+    numbers = numbers_of(program, laid, sink) if is_shared else None
+    if numbers is None:
+        return None
+    slopes = slopes_of_groups(program, numbers, sink)
+    groups = [
+        [*zip(laid.values(), *group, strict=True)]
+        for group in zip(slopes, zip(*numbers.values(), strict=True), strict=True)
+    ]
+
+    def summed(values: _Values) -> Array:
+        taken = terms(values)
+        parts = [
+            entered(*_summed(term, slope, grid, entering), sink.aval.size)
+            for group in groups
+            for each, (grid, slope, entering) in zip(taken, group, strict=True)
+            for term in each
+        ]
+        return jnp.concatenate(parts).sum(0).reshape(sink.aval.shape)
+
+    offset = accumulated(program.values[sink]) - summed(program.values)
+    return lambda values: (offset + summed(values)).astype(sink.aval.dtype)
+
+
+def _summed(
+    term: Term, slope: Array, grid: Grid, numbers: Int[np.ndarray, " columns"]
+) -> tuple[Array, Int[np.ndarray, " sums"]]:
+    """Sums of a term by its weights, over rows and the columns that share all: `[1, sums]`.
+
+    Returns:
+      The sums, and which number each of them enters.
+    """
+    field, shared = (jnp.asarray(1 if x is None else x, slope.dtype) for x in term)
+    shared = jnp.broadcast_to(shared, shared.shape or (1,) * slope.ndim)
+    numbers = numbers.reshape([1 if a in grid.rows else n for a, n in enumerate(slope.shape)])
+    alike = [a for a, n in enumerate(shared.shape) if n == 1 and not np.ptp(numbers, a).any()]
+    total = accumulated(weighed(field, slope)).sum(alike, keepdims=True) * accumulated(shared)
+    for axis in alike:
+        numbers = numbers.take([0], axis)
+    return total.reshape(1, -1), numbers.reshape(-1)
