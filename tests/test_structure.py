@@ -15,6 +15,7 @@ from jax import lax
 from tiers import rest_is_thorough, thorough_but
 
 import jaxcam
+from jaxcam._src.base import Derivatives
 from jaxcam._src.derivatives.structure.program import depends, read
 
 OFTEN = [*HEADS][::6]
@@ -171,6 +172,23 @@ def test_what_is_traced_may_differ_between_images(x64):
     for i in range(2):
         wanted = _brute(lambda a, i=i: score(a, kernels[i], targets[i]), images[i])
         _assert_close([d[i] for d in both], wanted, 1e-9)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_what_is_taken_out_of_a_sum_may_be_differentiated_by_parameters(x64, weight):
+    x = _point((4, 3, 3), jnp.float64)
+
+    def third(derivatives, weight):
+        def f(a):
+            z = jax.nn.relu(heads.conv(a, 4))
+            gated = weight * heads.dense(z * heads.gate(z), 3)
+            return heads.logit(heads.gap(jax.nn.relu(a + gated)))
+
+        return derivatives(f, x).third
+
+    by_structure = jax.jacrev(functools.partial(third, jaxcam.derivatives))(weight)
+    by_brute_force = jax.jacrev(functools.partial(third, lambda f, x: Derivatives(*_brute(f, x))))
+    np.testing.assert_allclose(by_structure, by_brute_force(weight), rtol=1e-9, atol=1e-12)
 
 
 def test_reduced_precision_is_accumulated_in_float32():
