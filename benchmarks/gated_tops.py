@@ -1,4 +1,4 @@
-"""The same behind squeeze-and-excitation: gates by what the positions share."""
+"""Tops of known networks with squeeze-and-excitation, as in `tops.py`."""
 
 from collections.abc import Callable
 

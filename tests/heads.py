@@ -742,6 +742,12 @@ HEADS = {
     "group norm of Flax": Head(
         lambda a: log_probability(gap(jax.nn.relu(group_norm_of_flax(a)))), STILL
     ),
+    "mixture over its deviation and a number": Head(
+        lambda a: logit(
+            gap(jax.nn.relu((z := jnp.tanh(dense(a, 5))) / 6.0 / jnp.std(z, (0, 1), keepdims=True)))
+        ),
+        STILL,
+    ),
     "variance of a mixture": Head(
         lambda a: log_probability(jnp.var(jax.nn.silu(dense(a, 5)), (0, 1))), STILL
     ),

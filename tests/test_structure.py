@@ -191,6 +191,52 @@ def test_what_is_taken_out_of_a_sum_may_be_differentiated_by_parameters(x64, wei
     np.testing.assert_allclose(by_structure, by_brute_force(weight), rtol=1e-9, atol=1e-12)
 
 
+def _gate_of_many_steps(a):
+    z = jnp.tanh(heads.dense(a, 5))
+    g = jnp.broadcast_to(heads.gap(z), z.shape)
+    for _ in range(400):
+        g = jnp.sin(g)
+    return heads.logit(heads.gap(jax.nn.relu(z * g)))
+
+
+def _sum_of_many_steps(a):
+    y = z = jnp.tanh(heads.dense(a, 5))
+    for _ in range(400):
+        y = y + z
+    return heads.logit(heads.gap(jax.nn.relu(y * heads.gate(z))))
+
+
+def _each_step_used_twice(a):
+    y = z = jnp.tanh(heads.dense(a, 5))
+    y = y * heads.gate(z)
+    for _ in range(40):
+        y = y * (2 - z * y)
+    return heads.logit(heads.gap(jax.nn.relu(y)))
+
+
+@pytest.mark.parametrize(
+    ("f", "kind"),
+    [
+        (_gate_of_many_steps, "local, then pooled"),
+        (_sum_of_many_steps, "local, then pooled"),
+        (_each_step_used_twice, "dense"),
+    ],
+)
+def test_long_programs_are_read(f, kind):
+    assert jaxcam.structure(f, jax.ShapeDtypeStruct(heads.SHAPE, jnp.float32)).kind == kind
+
+
+def test_the_result_may_have_another_dtype(x64):
+    x = _point(heads.SHAPE, jnp.float32)
+
+    def f(a):
+        z = jnp.tanh(heads.dense(a, 5))
+        gated = jax.nn.relu(z * heads.gate(z))
+        return jax.nn.log_softmax(heads.gap(gated.astype(jnp.float64)))[1]
+
+    _assert_close(jaxcam.derivatives(f, x), _brute(f, x), 1e-5)
+
+
 def test_reduced_precision_is_accumulated_in_float32():
     def f(a):
         return heads.logit(heads.gap(jax.nn.silu(heads.dense(a, 5)))).astype(jnp.float32)

@@ -53,6 +53,7 @@ def along_curve(
     linear = [jnp.vdot(gradient, accumulated(curve)) for curve in (second, third)]
     first, second = (curve.astype(x.dtype) for curve in (first, second))
     d1, d2, d3 = map(accumulated, directional(f, x, first))
+    linear = [value.astype(d1.dtype) for value in linear]  # f may have another dtype than x
     mixture = along(first, second)
     mixtures = mixture + 2 * (mixture if one_order else along(second, first))
     return Derivatives(d1, d2 + linear[0], d3 + mixtures + linear[1])

@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from jaxcam._src.derivatives.structure import relations
 from jaxcam._src.derivatives.structure.colours import Grid, colour, distinct
-from jaxcam._src.derivatives.structure.pools import LocalPooled, laid_out, numbers_of
+from jaxcam._src.derivatives.structure.pools import LocalPooled, Numbers, laid_out, numbers_of
 from jaxcam._src.derivatives.structure.program import Program
 
 _MOST = 4  # numbers of fed back pools that one activation moves
@@ -46,7 +46,7 @@ class _Gate(NamedTuple):
 
     waist: Any
     fields: dict[Any, Grid]
-    numbers: dict[Any, Int[np.ndarray, "groups columns"]]
+    numbers: dict[Any, Numbers]
     moved: Int[np.ndarray, "channels most"]
 
 

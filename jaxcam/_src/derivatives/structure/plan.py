@@ -93,9 +93,9 @@ def plan(f: Callable[[Array], Array], x: Array) -> Plan:
     if found.directions > math.prod(x.shape[-1:]):
         # Pools of local fields cost a direction for each channel at least.
         found = _cheaper(found, with_one_pool(program), x)
-    if isinstance(found.case, Dense) and (summed := with_shared_last(program)):
-        # Last, since each activation has a curve through all that is summed.
-        found = _cheaper(_cheaper(found, summed, x), with_one_pool(summed), x)
+    if isinstance(found.case, Dense) and (other := with_shared_last(program)):
+        # Last, since this is dearer than what is found without: it makes more numbers of a pool.
+        found = _cheaper(_cheaper(found, other, x), with_one_pool(other), x)
     return found
 
 

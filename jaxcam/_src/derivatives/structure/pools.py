@@ -1,7 +1,10 @@
-"""Pools: variables each of whose numbers is a piecewise linear sum over columns of local fields."""
+"""Pools: variables each of whose numbers is a piecewise linear sum over columns of local fields.
+
+How that is proved, and by which weights the fields are summed.
+"""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +16,7 @@ from jaxcam._src.derivatives.structure.colours import Colours, Grid, at_least, c
 from jaxcam._src.derivatives.structure.program import Program
 from jaxcam._src.derivatives.structure.walk import walk
 
+Numbers: TypeAlias = Int[np.ndarray, "groups columns"]  # that the columns of a field enter
 _MOST_GROUPS = 8  # of pooled numbers; each group is pooled by itself
 
 
@@ -32,7 +36,7 @@ class LocalPooled(NamedTuple):
     positions: Colours
     channels: Colours
     waist: Any
-    numbers: dict[Any, Int[np.ndarray, "groups columns"]]
+    numbers: dict[Any, Numbers]
 
 
 def grid_of(program: Program, v: Any) -> Grid | None:
@@ -48,9 +52,7 @@ def laid_out(program: Program, fields: Sequence[Any]) -> dict[Any, Grid] | None:
     return laid if len(laid) == len(fields) else None
 
 
-def numbers_of(
-    program: Program, laid: dict[Any, Grid], waist: Any
-) -> dict[Any, Int[np.ndarray, "groups columns"]] | None:
+def numbers_of(program: Program, laid: dict[Any, Grid], waist: Any) -> dict[Any, Numbers] | None:
     """Of each field which numbers of the waist each column enters, as `LocalPooled` holds them.
 
     None where it takes too many groups that a column enters one number of each at most, or where
@@ -97,7 +99,7 @@ def _enters(
 
 
 def slopes_of_groups(
-    program: Program, numbers: dict[Any, Int[np.ndarray, "groups columns"]], waist: Any
+    program: Program, numbers: dict[Any, Numbers], waist: Any
 ) -> list[list[Array]]:
     """Of each group of numbers, the weights by which they are summed of the fields."""
     groups = [np.unique(np.concatenate(each)) for each in zip(*numbers.values(), strict=True)]
@@ -122,7 +124,7 @@ def weighed(derivative: Array, slope: Array) -> Array:
 
 
 def entered(values: Array, numbers: np.ndarray, size: int) -> Array:
-    """Sums the columns `[slots, columns]` that enter each of so many numbers."""
+    """Sums the columns `[slots, columns]` that enter each of so many numbers; -1 enters none."""
     order = np.argsort(numbers, kind="stable")[np.count_nonzero(numbers < 0) :]
     if not len(order):
         return jnp.zeros((len(values), size), values.dtype)

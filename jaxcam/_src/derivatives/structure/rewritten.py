@@ -13,7 +13,7 @@ from jaxcam._src.derivatives.structure.program import Program, evaluated, unders
 
 
 def rewritten(program: Program, run: Callable[..., list[Any]]) -> Program:
-    """What a function runs, which takes what the program takes; it may close over constants."""
+    """The program of a function that takes what `program` takes, and may close over constants."""
     inputs = program.jaxpr.invars
     jaxpr, constants = opened(jax.make_jaxpr(run)(*(v.aval for v in inputs)), CALLS)
     jaxpr = jaxpr.replace(eqns=live(jaxpr.eqns, jaxpr.outvars)[0])

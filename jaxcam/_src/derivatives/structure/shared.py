@@ -1,7 +1,8 @@
 """Values as sums of terms, each the product of a field and of what all positions share."""
 
+import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
@@ -10,7 +11,8 @@ from jaxcam._src.cut.programs import is_variable, param
 from jaxcam._src.derivatives.structure.program import Program
 from jaxcam._src.derivatives.structure.rules import POINTWISE
 
-_MOST = 8  # terms of a value; one of more is not taken apart
+_MOST = 8  # terms of a value, since each is summed by itself; one of more is not taken apart
+_RULES = frozenset("add add_any convert_element_type div integer_pow mul neg square sub".split())
 
 
 class Term(NamedTuple):
@@ -26,73 +28,131 @@ class Term(NamedTuple):
 
 
 Terms: TypeAlias = list[Term]
+Alike: TypeAlias = dict[Any, frozenset[int]]  # of each variable axes along which it is the same
 
 
-def terms_of(program: Program, v: Any, rows: Sequence[int], values: dict[Any, Any]) -> Terms:
+def alike(jaxpr: Any) -> Alike:
+    """The axes along which each variable of a program is proved to be the same: it is repeated."""
+    found: Alike = {}
+    for eqn in jaxpr.eqns:
+        axes = frozenset(range(eqn.outvars[0].aval.ndim)) if len(eqn.outvars) == 1 else frozenset()
+        if eqn.primitive.name == "broadcast_in_dim":
+            source, to = eqn.invars[0], param(eqn, "broadcast_dimensions")
+            found[eqn.outvars[0]] = axes - {to[a] for a in {*range(len(to))} - _of(source, found)}
+        elif eqn.primitive.name in POINTWISE:
+            several = (_of(v, found) for v in eqn.invars if v.aval.ndim)
+            found[eqn.outvars[0]] = functools.reduce(frozenset.intersection, several, axes)
+    return found
+
+
+def _of(v: Any, found: Alike) -> frozenset[int]:
+    single = frozenset(a for a, size in enumerate(v.aval.shape) if size == 1)
+    return single | found.get(v, single) if is_variable(v) else single
+
+
+@dataclasses.dataclass(frozen=True)
+class _At:
+    """The values of a program's variables, and along which axes these are the same.
+
+    Attributes:
+      program: that computes them.
+      rows: the axes along which positions differ.
+      known: the axes along which each is the same.
+      values: of the variables.
+    """
+
+    program: Program
+    rows: Collection[int]
+    known: Alike
+    values: dict[Any, Any]
+
+    def read(self, v: Any) -> Any:
+        return self.values[v] if is_variable(v) else v.val
+
+    def is_shared(self, v: Any) -> bool:
+        is_alike = v.aval.ndim == 0 or _of(v, self.known).issuperset(self.rows)
+        return is_alike and bool(self.program.moving([v]))
+
+    def once(self, v: Any, value: Any) -> Any:
+        """A value without repetition."""
+        alike = _of(v, self.known)
+        return value[tuple(slice(0, 1) if a in alike else slice(None) for a in range(v.aval.ndim))]
+
+    def single(self, v: Any) -> Term | None:
+        """The one term of what is shared, or does not move."""
+        if self.is_shared(v):
+            return Term(None, self.once(v, self.read(v)))
+        return None if self.program.moving([v]) else Term(self.read(v), None)
+
+
+def terms_of(
+    program: Program, v: Any, rows: Collection[int], known: Alike, values: dict[Any, Any]
+) -> Terms:
     """The terms of a variable, of which one at most shares nothing.
 
     Args:
       program: that computes it.
       v: the variable.
       rows: the axes along which positions differ.
+      known: along which axes the variables are the same.
       values: of the variables before it.
     """
-    makers = {made: eqn for eqn in program.jaxpr.eqns for made in eqn.outvars}
+    if not rows:
+        return [Term(values[v], None)]
+    at, found = _At(program, rows, known, values), {}
 
-    def read(v: Any) -> Any:
-        return values[v] if is_variable(v) else v.val
+    def terms(w: Any) -> Terms:
+        if at.is_shared(w):  # less what it is at the point, lest sums cancel
+            point = at.once(w, program.values[w])
+            return [Term(point, None), Term(None, at.once(w, at.read(w)) - point)]
+        is_apart = is_variable(w) and 0 < len(found.get(w, ())) <= _MOST
+        return found[w] if is_apart else [Term(at.read(w), None)]
 
-    def is_shared(v: Any) -> bool:
-        return bool(program.moving([v])) and _is_repeated(v, rows, makers)
-
-    def once(v: Any, value: Any) -> Any:
-        repeated = (_is_repeated(v, [axis], makers) for axis in range(v.aval.ndim))
-        return value[tuple(slice(0, 1) if alike else slice(None) for alike in repeated)]
-
-    def terms(v: Any) -> Terms:
-        if is_shared(v):  # less what it is at the point, lest sums cancel
-            point = once(v, program.values[v])
-            return [Term(point, None), Term(None, once(v, read(v)) - point)]
-        eqn = makers.get(v) if program.moving([v]) else None
-        if eqn is None:
-            return [Term(read(v), None)]
-        shared = [once(w, read(w)) if is_shared(w) else None for w in eqn.invars]
-        found = _terms_made_by(eqn, shared, terms)
-        return found if 0 < len(found) <= _MOST else [Term(read(v), None)]
-
-    return terms(v) if rows else [Term(read(v), None)]
+    for eqn in _leading_to(v, at):
+        found[eqn.outvars[0]] = _made_by(eqn, terms, at.single)
+    return terms(v)
 
 
-def _terms_made_by(eqn: Any, shared: Sequence[Any], terms: Callable[[Any], Terms]) -> Terms:
-    """The terms of the result of an equation; none where there is no rule.
+def _leading_to(v: Any, at: _At) -> list[Any]:
+    """The equations with a rule of which a variable is made, in order, back to what is shared."""
+    wanted, eqns = {v}, []
+    for eqn in reversed(at.program.jaxpr.eqns):
+        is_wanted = eqn.primitive.name in _RULES and eqn.outvars[0] in wanted
+        if is_wanted and not at.is_shared(eqn.outvars[0]):
+            wanted.update(at.program.moving(eqn.invars))
+            eqns.append(eqn)
+    return eqns[::-1]
 
-    Args:
-      eqn: the equation.
-      shared: the values of its operands, None for those that differ between positions.
-      terms: those of an operand.
-    """
-    first, *others = eqn.invars
-    match eqn.primitive.name, shared:
-        case "mul", [_, factor] if factor is not None:
-            return _times(terms(first), [Term(None, factor)])
-        case "mul", [factor, _] if factor is not None:
-            return _times(terms(*others), [Term(None, factor)])
-        case "div", [_, divisor] if divisor is not None:
-            return _times(terms(first), [Term(None, 1 / divisor)])
-        case "mul", _:
-            return _times(terms(first), terms(*others))
-        case "square", _:
-            return _times(terms(first), terms(first))
-        case "integer_pow", _ if param(eqn, "y") == 2:
-            return _times(terms(first), terms(first))
-        case "add" | "add_any", _:
-            return _plus(terms(first), terms(*others))
-        case "sub", _:
-            return _plus(terms(first), _times(terms(*others), [Term(-1, None)]))
-        case "neg", _:
-            return _times(terms(first), [Term(-1, None)])
-        case _:
+
+def _made_by(
+    eqn: Any, terms: Callable[[Any], Terms], single: Callable[[Any], Term | None]
+) -> Terms:
+    """The terms of the result of an equation; none where it has too many operands that move."""
+    first, last = eqn.invars[0], eqn.invars[-1]
+    match eqn.primitive.name:
+        case "mul" if term := single(last):
+            return _times(terms(first), [term])
+        case "mul" if term := single(first):
+            return _times(terms(last), [term])
+        case "div" if term := single(last):
+            return _times(terms(first), [Term(*(x if x is None else 1 / x for x in term))])
+        case "div":
             return []
+        case "integer_pow" if param(eqn, "y") != 2:
+            return []
+        case "mul" | "square" | "integer_pow":
+            return _times(terms(first), terms(last))
+        case "sub":
+            return _plus(terms(first), _times(terms(last), [Term(-1, None)]))
+        case "neg":
+            return _times(terms(first), [Term(-1, None)])
+        case "convert_element_type":
+            dtype = eqn.outvars[0].aval.dtype
+            return [
+                Term(*(x if x is None else jnp.asarray(x, dtype) for x in t)) for t in terms(first)
+            ]
+        case _:
+            return _plus(terms(first), terms(last))
 
 
 def _times(one: Terms, other: Terms) -> Terms:
@@ -110,16 +170,3 @@ def _plus(one: Terms, other: Terms) -> Terms:
 
 def _product(one: Any, other: Any) -> Any:
     return other if one is None else one if other is None else one * other
-
-
-def _is_repeated(v: Any, axes: Sequence[int], makers: dict[Any, Any]) -> bool:
-    """Whether a value is proved to be the same all along some axes."""
-    shape, eqn = v.aval.shape, makers.get(v) if is_variable(v) else None
-    if not shape or all(shape[a] == 1 for a in axes):
-        return True
-    if eqn and eqn.primitive.name == "broadcast_in_dim":
-        before, to = eqn.invars[0].aval.shape, param(eqn, "broadcast_dimensions")
-        return all(size == 1 for size, axis in zip(before, to, strict=True) if axis in axes)
-    if eqn and eqn.primitive.name in POINTWISE:
-        return all(_is_repeated(w, axes, makers) for w in eqn.invars)
-    return False

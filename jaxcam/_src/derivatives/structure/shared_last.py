@@ -5,8 +5,8 @@ it the other way round, so that each term sees all positions. Where only piecewi
 lead from there to a pool, sums come first: they and what is shared are then pools side by side.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +15,7 @@ from jaxtyping import Array, Int
 from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.derivatives.structure.colours import Grid
 from jaxcam._src.derivatives.structure.pools import (
+    Numbers,
     entered,
     laid_out,
     numbers_of,
@@ -23,16 +24,15 @@ from jaxcam._src.derivatives.structure.pools import (
 )
 from jaxcam._src.derivatives.structure.program import Program
 from jaxcam._src.derivatives.structure.rewritten import made_by, rewritten
-from jaxcam._src.derivatives.structure.shared import Term, Terms, terms_of
-
-_Values: TypeAlias = dict[Any, Any]
+from jaxcam._src.derivatives.structure.shared import Alike, Term, Terms, alike, terms_of
 
 
 def with_shared_last(program: Program) -> Program | None:
     """The same program with such pools; None where there are none, or where it has effects."""
     if program.jaxpr.effects or not program.outcome.reverse:
         return None
-    found = {sink: _summing_first(program, sink) for sink in _sinks(program)}
+    known = alike(program.jaxpr)
+    found = {sink: _summing_first(program, known, sink) for sink in _sinks(program)}
     pools = {sink: pool for sink, pool in found.items() if pool}
 
     def run(*arguments: Any) -> list[Any]:
@@ -57,40 +57,51 @@ def _sinks(program: Program) -> list[Any]:
     return [*dict.fromkeys([*pools, program.result])]
 
 
-def _summing_first(program: Program, sink: Any) -> Callable[[_Values], Array] | None:
+def _summing_first(
+    program: Program, known: Alike, sink: Any
+) -> Callable[[dict[Any, Any]], Array] | None:
     """Makes `values of a program -> a pool of it`; None where no term of that is shared."""
     laid = laid_out(program, program.frontier(sink))
     if laid is None:
         return None
 
-    def terms(values: _Values) -> list[Terms]:
-        return [terms_of(program, v, grid.rows, values) for v, grid in laid.items()]
+    def terms(values: dict[Any, Any]) -> list[Terms]:
+        return [terms_of(program, v, grid.rows, known, values) for v, grid in laid.items()]
 
-    is_shared = any(term.shared is not None for each in terms(program.values) for term in each)
+    at_point = terms(program.values)
+    is_shared = any(term.shared is not None for each in at_point for term in each)
     numbers = numbers_of(program, laid, sink) if is_shared else None
     if numbers is None:
         return None
+    add = _adding(program, laid, numbers, sink)
+    value, less = accumulated(program.values[sink]), add(at_point)
+    return lambda values: (value + (add(terms(values)) - less)).astype(sink.aval.dtype)
+
+
+def _adding(
+    program: Program, laid: dict[Any, Grid], numbers: dict[Any, Numbers], sink: Any
+) -> Callable[[Sequence[Terms]], Array]:
+    """Makes `terms of each field -> sum of all that enters each number of a pool`."""
     slopes = slopes_of_groups(program, numbers, sink)
     groups = [
         [*zip(laid.values(), *group, strict=True)]
         for group in zip(slopes, zip(*numbers.values(), strict=True), strict=True)
     ]
+    dtype = accumulated(program.values[sink]).dtype
 
-    def summed(values: _Values) -> Array:
-        taken = terms(values)
+    def add(terms: Sequence[Terms]) -> Array:
         parts = [
-            entered(*_summed(term, slope, grid, entering), sink.aval.size)
+            entered(*_weighed(term, slope, grid, entering), sink.aval.size).astype(dtype)
             for group in groups
-            for each, (grid, slope, entering) in zip(taken, group, strict=True)
+            for each, (grid, slope, entering) in zip(terms, group, strict=True)
             for term in each
         ]
         return jnp.concatenate(parts).sum(0).reshape(sink.aval.shape)
 
-    offset = accumulated(program.values[sink]) - summed(program.values)
-    return lambda values: (offset + summed(values)).astype(sink.aval.dtype)
+    return add
 
 
-def _summed(
+def _weighed(
     term: Term, slope: Array, grid: Grid, numbers: Int[np.ndarray, " columns"]
 ) -> tuple[Array, Int[np.ndarray, " sums"]]:
     """Sums of a term by its weights, over rows and the columns that share all: `[1, sums]`.
@@ -101,8 +112,9 @@ def _summed(
     field, shared = (jnp.asarray(1 if x is None else x, slope.dtype) for x in term)
     shared = jnp.broadcast_to(shared, shared.shape or (1,) * slope.ndim)
     numbers = numbers.reshape([1 if a in grid.rows else n for a, n in enumerate(slope.shape)])
-    alike = [a for a, n in enumerate(shared.shape) if n == 1 and not np.ptp(numbers, a).any()]
-    total = accumulated(weighed(field, slope)).sum(alike, keepdims=True) * accumulated(shared)
-    for axis in alike:
+    over = [a for a, n in enumerate(shared.shape) if n == 1 and not np.ptp(numbers, a).any()]
+    total = accumulated(weighed(field, slope)).sum(over, keepdims=True)
+    total = total if term.shared is None else weighed(accumulated(shared), total)
+    for axis in over:
         numbers = numbers.take([0], axis)
     return total.reshape(1, -1), numbers.reshape(-1)

@@ -31,7 +31,7 @@ def with_one_pool(program: Program) -> Program | None:
     pools = _first_pools(program)
     if len(pools) < 2 or (held := program.holding(pools)).moving([held.result]):
         pools = []
-    if not any(map(program.is_smooth, pools)):
+    if not any(map(program.is_smooth, pools)):  # then each of their numbers costs a direction
         pools = [_narrowest(program, pool) for pool in pools]
     if not pools and not any(_is_product(eqn, program) for eqn in program.jaxpr.eqns):
         return None
@@ -63,7 +63,8 @@ def _narrowest(program: Program, pool: Any) -> Any:
         if len(uses) != 1:
             break
         ((eqn, is_smooth),) = uses
-        if is_smooth or len({*program.moving(eqn.invars)}) > 1 or len(eqn.outvars) > 1:
+        moving = program.moving(eqn.outvars)
+        if is_smooth or len({*program.moving(eqn.invars)}) > 1 or [*eqn.outvars] != moving[:1]:
             break
         passed += eqn.outvars
     return min(passed, key=lambda v: v.aval.size)
