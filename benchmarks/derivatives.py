@@ -28,8 +28,9 @@ from tops import TOPS, Top
 
 import jaxcam
 
-CHUNK = 64  # directions at once, for the rivals, which are timed on so many:
-SAMPLES = {"VGG-16": 64, "ViT-B": 8, "its last block": 64}  # of the slowest; elsewhere 512
+CHUNK = 64  # directions at once, for the rivals
+# How many directions are timed of the slowest; elsewhere 512.
+SAMPLES = {"VGG-16": 64, "ViT-B": 8, "its last block": 64}
 TARGET = 7
 SCORES = {"logit": jaxcam.logit, "log-probability": jaxcam.log_probability}
 

@@ -27,14 +27,17 @@ class Top(NamedTuple):
 
 
 def weights(*shape: int, fan_in: int) -> np.ndarray:
+    """Random numbers, scaled so that what they are applied to keeps its size."""
     return (_rng.normal(size=shape) / np.sqrt(fan_in)).astype(np.float32)
 
 
 def activations(*shape: int) -> np.ndarray:
+    """Random numbers, normal."""
     return _rng.normal(size=shape).astype(np.float32)
 
 
 def tensors(*arrays: np.ndarray) -> list[Any]:
+    """The same arrays for PyTorch."""
     import torch
 
     return [torch.from_numpy(a) for a in arrays]
@@ -191,6 +194,7 @@ def convolved(a, kernel):
 
 
 def convolved_in_torch(a, kernel):
+    """The same in PyTorch, of the same layouts."""
     import torch.nn.functional as F
 
     weight, groups = tensors(kernel)[0].permute(3, 2, 0, 1), a.shape[-1] // kernel.shape[2]

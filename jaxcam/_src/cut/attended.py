@@ -19,7 +19,7 @@ from jaxcam._src.cut.find import is_layer
 from jaxcam._src.cut.frameworks import check_apply_fn
 from jaxcam._src.cut.missed import missed
 from jaxcam._src.cut.partition import reaches
-from jaxcam._src.cut.programs import alone, is_variable
+from jaxcam._src.cut.programs import is_variable, made_by
 from jaxcam._src.cut.traced import traced
 from jaxcam._src.names import no_such
 
@@ -128,7 +128,7 @@ class _Run(NamedTuple):
         at = {place.variable: n for n, place in enumerate(self.places)}
         weights, tokens = [], {}
         for eqn in self.program.eqns:
-            _evaluate(eqn, values)
+            values |= made_by(eqn, values)
             v = eqn.outvars[0] if eqn.outvars else None
             if v in at:
                 weights.append(self.places[at[v]].laid(values[v]))
@@ -147,17 +147,11 @@ class _Run(NamedTuple):
         for eqn in self.program.eqns:
             if not depending.isdisjoint(filter(is_variable, eqn.invars)):
                 depending.update(eqn.outvars)
-                _evaluate(eqn, values)
+                values |= made_by(eqn, values)
         return self._returned(values)
 
     def _returned(self, values: dict[Any, Any]) -> list[Any]:
         return [values[v] if is_variable(v) else v.val for v in self.program.outvars]
-
-
-def _evaluate(eqn: Any, values: dict[Any, Any]) -> None:
-    program = alone(eqn)
-    outputs = jax.core.eval_jaxpr(program, (), *(values[v] for v in program.invars))
-    values.update(zip(eqn.outvars, outputs, strict=True))
 
 
 def _returns(program: Any, place: Place) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 from jax.extend import core as jex
 
 INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr"}
@@ -130,6 +131,13 @@ def alone(eqn: Any) -> Any:
         eqns=[eqn],
         effects=eqn.effects,
     )
+
+
+def made_by(eqn: Any, values: dict[Any, Any]) -> dict[Any, Any]:
+    """The results of an equation, from the values of variables."""
+    program = alone(eqn)
+    outputs = jax.core.eval_jaxpr(program, (), *(values[v] for v in program.invars))
+    return dict(zip(eqn.outvars, outputs, strict=True))
 
 
 def apart(eqn: Any, avals: Sequence[Any]) -> Any:

@@ -100,11 +100,7 @@ def evaluator(
     for method, score in itertools.product(methods.values(), (score_fn, judge_fn)):
         check_explained_by(method, score, convention)
     chosen, score_fn = listed(layer), convention.variant(score_fn)
-    how = convention, fusion(layer, fuse, convention)
-    shows = {
-        name: functools.partial(_shown, convention.variant(method), *how)
-        for name, method in methods.items()
-    }
+    shows = _shows(methods, convention, fusion(layer, fuse, convention))
 
     @with_room
     def evaluate(
@@ -116,8 +112,7 @@ def evaluator(
         key: Key | None = None,
     ) -> Evaluation:
         tapped = functools.partial(taps_of, apply_fn, chosen, variables, score_fn)
-        taps = tapped(image, target)
-        first = taps[0]
+        first, *_ = taps = tapped(image, target)
         score = judge_fn(first.logits, first.target)
         trial_of = _trial_of(first, judge_fn, score, key, inside)
         found = {name: show(taps) for name, show in shows.items()}
@@ -134,6 +129,16 @@ def _check_named(methods: Any, metrics: Any) -> None:
             raise ValueError(
                 f"evaluator got no {kind} in {given!r:.80}; give a mapping from names to functions"
             )
+
+
+def _shows(
+    methods: Mapping[str, WeightsFn], convention: Convention, fuse_fn: FuseFn | None
+) -> dict[str, Show]:
+    """What makes the heatmap of each method."""
+    return {
+        name: functools.partial(_shown, convention.variant(method), convention, fuse_fn)
+        for name, method in methods.items()
+    }
 
 
 def _trial_of(

@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.cut.partition import live
-from jaxcam._src.cut.programs import alone, is_variable, param
+from jaxcam._src.cut.programs import is_variable, made_by, param
 from jaxcam._src.cut.softmax import Softmax, is_floating
 from jaxcam._src.derivatives.structure.relations import Relation
 
@@ -75,9 +74,7 @@ def divided_last(jaxpr: Any, found: dict[Any, Softmax]) -> Any:
                 result = eqn.outvars[0].aval
                 values[eqn.outvars[0]] = jnp.broadcast_to(made, result.shape).astype(result.dtype)
                 continue
-            program = alone(eqn)
-            outputs = jax.core.eval_jaxpr(program, (), *map(read, program.invars))
-            values.update(zip(eqn.outvars, outputs, strict=True))
+            values |= made_by(eqn, values)
             shares |= {v: _share(found[v], values) for v in eqn.outvars if v in found}
         return [read(v) for v in jaxpr.outvars]
 

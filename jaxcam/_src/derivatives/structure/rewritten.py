@@ -4,11 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.core
 
 from jaxcam._src.cut.opened import opened
 from jaxcam._src.cut.partition import live
-from jaxcam._src.cut.programs import CALLS, alone
+from jaxcam._src.cut.programs import CALLS
 from jaxcam._src.derivatives.structure.program import Program, evaluated, understood
 
 
@@ -20,10 +19,3 @@ def rewritten(program: Program, run: Callable[..., list[Any]]) -> Program:
     arguments = [*constants, *(program.values[v] for v in inputs)]
     fixed = [None] * (len(arguments) - 1)
     return understood(jaxpr, fixed, program.point.aval.shape, evaluated(jaxpr, arguments))
-
-
-def made_by(eqn: Any, values: dict[Any, Any]) -> dict[Any, Any]:
-    """The results of an equation."""
-    part = alone(eqn)
-    outputs = jax.core.eval_jaxpr(part, (), *(values[v] for v in part.invars))
-    return dict(zip(eqn.outvars, outputs, strict=True))

@@ -38,14 +38,16 @@ def alike(jaxpr: Any) -> Alike:
         axes = frozenset(range(eqn.outvars[0].aval.ndim)) if len(eqn.outvars) == 1 else frozenset()
         if eqn.primitive.name == "broadcast_in_dim":
             source, to = eqn.invars[0], param(eqn, "broadcast_dimensions")
-            found[eqn.outvars[0]] = axes - {to[a] for a in {*range(len(to))} - _of(source, found)}
+            differing = {*range(len(to))} - _axes_of(source, found)
+            found[eqn.outvars[0]] = axes - {to[a] for a in differing}
         elif eqn.primitive.name in POINTWISE:
-            several = (_of(v, found) for v in eqn.invars if v.aval.ndim)
+            several = (_axes_of(v, found) for v in eqn.invars if v.aval.ndim)
             found[eqn.outvars[0]] = functools.reduce(frozenset.intersection, several, axes)
     return found
 
 
-def _of(v: Any, found: Alike) -> frozenset[int]:
+def _axes_of(v: Any, found: Alike) -> frozenset[int]:
+    """The axes along which an operand is the same: a literal along those of size 1."""
     single = frozenset(a for a, size in enumerate(v.aval.shape) if size == 1)
     return single | found.get(v, single) if is_variable(v) else single
 
@@ -67,15 +69,17 @@ class _At:
     values: dict[Any, Any]
 
     def read(self, v: Any) -> Any:
+        """The value of an operand, which may be a literal."""
         return self.values[v] if is_variable(v) else v.val
 
     def is_shared(self, v: Any) -> bool:
-        is_alike = v.aval.ndim == 0 or _of(v, self.known).issuperset(self.rows)
+        """Whether it moves, the same at all positions."""
+        is_alike = v.aval.ndim == 0 or _axes_of(v, self.known).issuperset(self.rows)
         return is_alike and bool(self.program.moving([v]))
 
     def once(self, v: Any, value: Any) -> Any:
         """A value without repetition."""
-        alike = _of(v, self.known)
+        alike = _axes_of(v, self.known)
         return value[tuple(slice(0, 1) if a in alike else slice(None) for a in range(v.aval.ndim))]
 
     def single(self, v: Any) -> Term | None:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from jaxcam._src.arithmetic import accumulated
+from jaxcam._src.cut.programs import made_by
 from jaxcam._src.derivatives.structure.colours import Grid
 from jaxcam._src.derivatives.structure.pools import (
     Numbers,
@@ -23,7 +24,7 @@ from jaxcam._src.derivatives.structure.pools import (
     weighed,
 )
 from jaxcam._src.derivatives.structure.program import Program
-from jaxcam._src.derivatives.structure.rewritten import made_by, rewritten
+from jaxcam._src.derivatives.structure.rewritten import rewritten
 from jaxcam._src.derivatives.structure.shared import Alike, Term, Terms, alike, terms_of
 
 

@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxcam._src.arithmetic import accumulated
-from jaxcam._src.cut.programs import is_variable, param
+from jaxcam._src.cut.programs import is_variable, made_by, param
 from jaxcam._src.derivatives.structure.attention import factor
 from jaxcam._src.derivatives.structure.program import Program
-from jaxcam._src.derivatives.structure.rewritten import made_by, rewritten
+from jaxcam._src.derivatives.structure.rewritten import rewritten
 
 _MOST_TERMS = 1 << 24  # of a product, held at once for each direction
 
