@@ -44,6 +44,7 @@ from jaxcam._src.compiling import CPU_COMPILER_OPTIONS, compiler_options
 from jaxcam._src.cut import (
     attention_weights,
     batch_of_one,
+    depthwise_on_cpu,
     layers,
     name_calls,
     split,
@@ -156,6 +157,7 @@ __all__ = [
     "compiler_options",
     "conventions",
     "counterfactual_grad_cam",
+    "depthwise_on_cpu",
     "derivatives",
     "digits_relu",
     "digits_silu",

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcam._src.base import Model
+from jaxcam._src.cut import depthwise_on_cpu
 from jaxcam._src.files import UsageError, one_line
 
 
@@ -38,7 +39,10 @@ def load_model(spec: str) -> Model:
         )
     _check_functions(spec, model)
     _check_variables(spec, model.variables)
-    return dataclasses.replace(model, class_names=_names(spec, model.class_names))
+    with one_line(f"model {spec!r}"):
+        apply_fn = depthwise_on_cpu(model.apply_fn)
+    names = _names(spec, model.class_names)
+    return dataclasses.replace(model, apply_fn=apply_fn, class_names=names)
 
 
 def _check_functions(spec: str, model: Model) -> None:

@@ -17,6 +17,7 @@ from jaxcam._src.base import ApplyFn, Head, HeadFn, Layer, SplitFn
 from jaxcam._src.cut.attended import attended, attention_weights
 from jaxcam._src.cut.calls import name_calls
 from jaxcam._src.cut.cropped import cropped
+from jaxcam._src.cut.depthwise import depthwise_on_cpu
 from jaxcam._src.cut.ending import name_of_ending, to_logits
 from jaxcam._src.cut.find import choose, find_hits, find_mapped
 from jaxcam._src.cut.frameworks import check_apply_fn, maker_of
@@ -46,6 +47,7 @@ __all__ = [
     "attention_weights",
     "batch_of_one",
     "check_apply_fn",
+    "depthwise_on_cpu",
     "has_others",
     "hoisted",
     "laid_out",

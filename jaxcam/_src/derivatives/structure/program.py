@@ -10,6 +10,7 @@ import jax
 import jax.core
 from jaxtyping import Array
 
+from jaxcam._src.cut.depthwise import shifted_on_cpu
 from jaxcam._src.cut.opened import opened
 from jaxcam._src.cut.partition import live
 from jaxcam._src.cut.programs import CALLS, has_refs, is_dropped, is_variable, programs_in
@@ -225,7 +226,8 @@ def has_custom_vjp(jaxpr: Any) -> bool:
 def _opened(f: Callable[[Array], Array], x: Array) -> tuple[Any, list[Any]]:
     """The program of a function, calls opened, no code dead or repeated, and its constants."""
     program, constants = opened(jax.make_jaxpr(f)(x), CALLS)
-    return without_repeats(program.replace(eqns=live(program.eqns, program.outvars)[0])), constants
+    program = program.replace(eqns=live(program.eqns, program.outvars)[0])
+    return shifted_on_cpu(without_repeats(program)), constants
 
 
 def _positions(shape: tuple[int, ...]) -> Relation:
