@@ -49,6 +49,9 @@ def derivatives(
     - dense: one direction for each number of `x`. So is a function with mutable refs, or with a
       `custom_jvp` whose rule computes its value without a call of its function.
 
+    Along a direction the second and third derivative of the result take one sweep forward and one
+    back where that is proved, and nested forward derivatives where not.
+
     Args:
       f: a scalar function of `x`, three times differentiable by JAX.
       x: the point, `[*positions, channels]`, n numbers. Other layouts give the same result; they
@@ -56,8 +59,9 @@ def derivatives(
       at: along which coordinates alone: their flat indices, in `[0, n)`, in any shape, such as
         `numpy.ravel_multi_index((rows, columns, channels), x.shape)`. They cost a direction each,
         or what all cost where that is fewer directions. None is all coordinates.
-      chunk_size: directions evaluated at once. Memory is that of so many evaluations of `f`, and
-        for "piecewise linear first" the Jacobian. The result does not depend on it.
+      chunk_size: directions evaluated at once, or fewer where a sweep holds more. Memory is that of
+        so many nested derivatives of `f`, and for "piecewise linear first" the Jacobian. The result
+        does not depend on it.
 
     Returns:
       `Derivatives`, each entry with the shape of `x`, or of `at`, in the dtype of `x` or float32 if

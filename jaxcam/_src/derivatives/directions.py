@@ -30,20 +30,13 @@ def mixed(f: Callable[[Any], Any], x: PyTree, u: PyTree, v: PyTree, w: PyTree) -
 
 
 def along_curve(
-    f: Callable[[Array], Array],
-    x: Array,
-    first: Array,
-    second: Array,
-    third: Array,
-    *,
-    one_order: bool,
+    f: Callable[[Array], Array], x: Array, first: Array, second: Array, third: Array
 ) -> Derivatives:
     """The derivatives of `t -> f(c(t))` at 0, for a curve `c` from `x` with these derivatives.
 
     With the gradient `g` and the derivatives `D` along `c1` they are, by the chain rule, `D1`,
     `D2 + g c2` and `D3 + D(c1, c2) + 2 D(c2, c1) + g c3`, where `D(u, v)` is along `u`, then `v`:
-    under a rule that is no gradient, such as that of a quantiser, it is not symmetric. With
-    `one_order` it is, and one of both is computed.
+    under a rule that is no gradient, such as that of a quantiser, it is not symmetric.
     """
 
     def along(u, v):
@@ -54,8 +47,7 @@ def along_curve(
     first, second = (curve.astype(x.dtype) for curve in (first, second))
     d1, d2, d3 = map(accumulated, directional(f, x, first))
     linear = [value.astype(d1.dtype) for value in linear]  # f may have another dtype than x
-    mixture = along(first, second)
-    mixtures = mixture + 2 * (mixture if one_order else along(second, first))
+    mixtures = along(first, second) + 2 * along(second, first)
     return Derivatives(d1, d2 + linear[0], d3 + mixtures + linear[1])
 
 

@@ -1,10 +1,11 @@
 """The ways to exact derivatives, one for each case that a program's structure allows."""
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.base import Derivatives
@@ -23,7 +24,8 @@ from jaxcam._src.derivatives.structure import (
     Pooled,
     plan,
 )
-from jaxcam._src.derivatives.structure.program import Program, has_custom_vjp
+from jaxcam._src.derivatives.structure.program import Program, has_custom_vjp, read
+from jaxcam._src.derivatives.sweeps import at_once, sweeping
 
 
 def cheapest(
@@ -45,8 +47,7 @@ def chosen(
     if outcome.reverse and planned.directions <= at.size:
         found = Derivatives(*(d.reshape(-1)[at] for d in _by_plan(planned, f, x, chunk_size)))
     else:
-        f = _without_obstacles(f, planned.program, x) if outcome.forward else f
-        found = _along(f, x, at.reshape(-1), chunk_size, outcome.forward)
+        found = _along(f, planned.program, x, at.reshape(-1), chunk_size)
     known = (at >= 0) & (at < x.size)
     return Derivatives(*(jnp.where(known, d.reshape(at.shape), jnp.nan) for d in found))
 
@@ -81,8 +82,8 @@ def _by_plan(
         case LinearFirst() as case:
             return _linear_first(program, case, x, chunk_size)
         case _:
-            f = _without_obstacles(f, program, x) if outcome.forward else f
-            return dense(f, x, chunk_size, forward=outcome.forward)
+            found = _along(f, program, x, jnp.arange(x.size), chunk_size)
+            return Derivatives(*(values.reshape(x.shape) for values in found))
 
 
 def _without_obstacles(
@@ -98,34 +99,41 @@ def linear(f: Callable[[Array], Array], x: Float[Array, "*shape"]) -> Derivative
     return Derivatives(gradient, jnp.zeros_like(gradient), jnp.zeros_like(gradient))
 
 
-def dense(
-    f: Callable[[Array], Array], x: Float[Array, "*shape"], chunk_size: int, *, forward: bool = True
-) -> Derivatives:
-    """A direction for each coordinate: right for every function."""
-    found = _along(f, x, jnp.arange(x.size), chunk_size, forward)
-    return Derivatives(*(values.reshape(x.shape) for values in found))
-
-
 def _along(
     f: Callable[[Array], Array],
+    program: Program,
     x: Float[Array, "*shape"],
     indices: Int[Array, " n"],
     chunk_size: int,
-    forward: bool,
 ) -> Derivatives:
-    """The derivatives along some coordinates, `[n]`, a direction each."""
+    """The derivatives along some coordinates, `[n]`, a direction each: right for every function."""
+    found = _along_lines(f, program, x, indices, lambda index: basis(index, x), chunk_size)
+    return Derivatives(*map(accumulated, found))
 
-    def along_coordinate(index):
-        direction = basis(index, x)
-        if forward:
-            return directional(f, x, direction)
+
+def _along_lines(
+    f: Callable[[Array], Array],
+    program: Program,
+    x: Float[Array, "*shape"],
+    lines: Shaped[Array, "n ..."],
+    direction_of: Callable[[Array], Array],
+    chunk_size: int,
+) -> Derivatives:
+    """The derivatives along the directions that are made of each of `lines`, `[n]`."""
+
+    def backward(direction: Array) -> Derivatives:
         gradient = jax.grad(f)
         second = lambda x: jax.jvp(gradient, (x,), (direction,))[1]  # noqa: E731
         found = gradient(x), *jax.jvp(second, (x,), (direction,))
         return Derivatives(*(jnp.vdot(d, direction) for d in found))
 
-    found = mapped(along_coordinate, indices, chunk_size)
-    return Derivatives(*map(accumulated, found))
+    if along := sweeping(program):
+        chunk_size = at_once(program, chunk_size)
+    elif program.outcome.forward:
+        along = functools.partial(directional, _without_obstacles(f, program, x), x)
+    else:
+        along = backward
+    return mapped(lambda line: along(direction_of(line)), lines, chunk_size)
 
 
 def _pooled(program: Program, case: Pooled, x: Array, chunk_size: int) -> Derivatives:
@@ -148,8 +156,8 @@ def _linear_first(program: Program, case: LinearFirst, x: Array, chunk_size: int
 
     rows = mapped(row, jnp.arange(waist.size), chunk_size)
 
-    def along(column):
-        return directional(after, waist, column.reshape(waist.shape).astype(waist.dtype))
+    def direction_of(column):
+        return column.reshape(waist.shape).astype(waist.dtype)
 
-    found = mapped(along, rows.T, chunk_size)
+    found = _along_lines(after, read(after, waist), waist, rows.T, direction_of, chunk_size)
     return Derivatives(*(accumulated(values).reshape(x.shape) for values in found))

@@ -15,7 +15,8 @@ from jaxcam._src.chunks import mapped
 from jaxcam._src.derivatives.directions import along_curve, directional
 from jaxcam._src.derivatives.structure import Gated, Local, LocalPooled
 from jaxcam._src.derivatives.structure.pools import entered, slopes_of, slopes_of_groups, weighed
-from jaxcam._src.derivatives.structure.program import Program
+from jaxcam._src.derivatives.structure.program import Program, read
+from jaxcam._src.derivatives.sweeps import sweeping
 
 
 def local(
@@ -140,13 +141,11 @@ def result_along(program: Program, case: LocalPooled) -> Callable[[list], list]:
     """Makes `curves of the waist, derivatives [slots, *waist] -> [second, third] of the result`."""
     after, waist = program.after(case.waist), program.values[case.waist]
     slope = jax.grad(after)(waist)
-    leading = program.upstream[program.result] & ~program.upstream[case.waist]
-    one_order = program.is_symmetric(leading)
+    along = sweeping(read(after, waist)) or functools.partial(along_curve, after, waist)
 
     def along_curves(curves):
         if program.is_linear_between(case.waist, program.result):
             return [einsum("s...,...->s", curve, slope) for curve in curves[1:]]
-        along = functools.partial(along_curve, after, waist, one_order=one_order)
         return [*jax.vmap(along)(*curves)][1:]
 
     return along_curves
