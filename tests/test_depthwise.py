@@ -1,16 +1,21 @@
 """Depthwise convolutions as sums: the same numbers, the same layers, and what stays as it is."""
 
+import functools
+from pathlib import Path
+
 import flax.linen as nn
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_networks
 from jax import lax
 
 import jaxcam
+from jaxcam._src.cli.factory import load_model
 from jaxcam._src.cut.depthwise import shifted_on_cpu
-from jaxcam._src.cut.programs import programs_in
+from jaxcam._src.cut.programs import place_of, programs_in
 
 if jax.default_backend() != "cpu":
     pytest.skip("on a CPU alone", allow_module_level=True)
@@ -67,7 +72,6 @@ VARIANTS = {
     },
     "two of each channel": {"times": 2},
     "channels first": {"layout": "NCHW"},
-    "empty": {"window": (3, 3), "padding": ((-8, 0), (0, 0))},
 }
 
 
@@ -94,12 +98,34 @@ def test_signals_and_volumes(x64, shape, window, layout):
 
 
 def test_reduced_precision_is_summed_in_float32():
+    kernel = jnp.asarray(np.random.default_rng(0).normal(size=(7, 7, 1, 6)), jnp.bfloat16)
     image = jnp.asarray(IMAGE, jnp.bfloat16)
-    found, _ = _found(_convolution(window=(7, 7)), image)
-    wanted = _convolution(window=(7, 7))(image.astype(jnp.float32))
+    found, _ = _found(_with_kernel, image, kernel)
+    wanted = _with_kernel(image.astype(jnp.float32), kernel.astype(jnp.float32))
     assert found.dtype == jnp.bfloat16
-    # One rounding to eight bits at the end; the kernel is rounded in both.
-    np.testing.assert_allclose(found.astype(jnp.float32), wanted, rtol=0.01, atol=0.1)
+    rounding = 2.0**-8  # one, at the end, to eight bits
+    np.testing.assert_allclose(found.astype(jnp.float32), wanted, rtol=rounding, atol=1e-5)
+
+
+def _with_kernel(image, kernel, **how):
+    return lax.conv_general_dilated(
+        image,
+        kernel,
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=6,
+        **how,
+    )
+
+
+def test_the_result_may_be_wanted_in_more_digits(x64):
+    given = jnp.asarray(IMAGE, jnp.float32), jnp.full((3, 3, 1, 6), 1 / 3, jnp.float32)
+    f = functools.partial(_with_kernel, preferred_element_type=jnp.float64)
+    found, _ = _found(f, *given)
+    assert found.dtype == jnp.float64
+    wanted = _with_kernel(*(g.astype(jnp.float64) for g in given))
+    np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12)
 
 
 def _in_a_loop(x):
@@ -143,35 +169,60 @@ def _of_groups(x):
     )
 
 
-@pytest.mark.parametrize(
-    "f",
-    [_of_groups, _convolution(window=(1, 1)), _convolution(window=(9, 9))],
-    ids=["groups", "one place", "many places"],
-)
+OTHERS = {
+    "groups": _of_groups,
+    "one place": _convolution(window=(1, 1)),
+    "many places": _convolution(window=(9, 9)),
+    "empty": _convolution(padding=((-8, 0), (0, 0)), strides=(2, 2)),
+}
+
+
+@pytest.mark.parametrize("f", OTHERS.values(), ids=OTHERS)
 def test_other_convolutions_stay(f):
     assert "conv_general_dilated" in _found(f, jnp.asarray(IMAGE, jnp.float32))[1]
 
 
-def test_derivatives_of_the_kernel_are_those_of_the_convolution(x64):
-    def loss(kernel, image):
-        made = lax.conv_general_dilated(
-            image,
-            kernel,
-            (2, 2),
-            "SAME",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=6,
-        )
-        return jnp.sin(made).sum()
+def test_derivatives_are_those_of_the_convolution(x64):
+    def loss(image, kernel):
+        return jnp.sin(_with_kernel(image, kernel)).sum()
 
-    given = jnp.ones((3, 3, 1, 6)), jnp.asarray(IMAGE)
-    found, _ = _found(jax.value_and_grad(loss, (0, 1)), *given)
+    given = jnp.asarray(IMAGE), jnp.ones((3, 3, 1, 6))
     closed = jax.make_jaxpr(loss)(*given)
     program = shifted_on_cpu(closed.jaxpr)
     of_sums = jax.grad(lambda *g: jax.core.eval_jaxpr(program, closed.consts, *g)[0], (0, 1))
-    for one, other in zip(of_sums(*given), jax.grad(loss, (0, 1))(*given), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-11)
-    np.testing.assert_allclose(found, loss(*given), rtol=1e-12)
+    for found, wanted in zip(of_sums(*given), jax.grad(loss, (0, 1))(*given), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-11)
+
+
+def test_what_has_none_is_the_same_program():
+    layer = jax.jit(lambda x: jnp.tanh(x) * 2)
+    closed = jax.make_jaxpr(lambda x: lax.cond(x.sum() > 0, layer, jnp.sin, layer(x)))(1.0)
+    assert shifted_on_cpu(closed.jaxpr) is closed.jaxpr
+
+
+def test_a_body_that_is_called_twice_stays_one():
+    layer = jax.jit(_convolution())
+    program = shifted_on_cpu(jax.make_jaxpr(lambda x: layer(layer(x)))(IMAGE).jaxpr)
+    first, second = (body for eqn in program.eqns for body in programs_in(eqn))
+    assert first is second
+
+
+def test_the_line_of_the_model_is_kept():
+    (before,) = jax.make_jaxpr(_convolution())(IMAGE).eqns
+    (after,) = shifted_on_cpu(jax.make_jaxpr(_convolution())(IMAGE).jaxpr).eqns
+    assert place_of(after) == place_of(before) != ""
+
+
+def test_derivatives_take_the_sums():
+    program = jax.make_jaxpr(functools.partial(jaxcam.derivatives, _smooth, chunk_size=1))(IMAGE[0])
+    loops = [eqn for eqn in program.jaxpr.eqns if eqn.primitive.name == "scan"]
+    inside = set().union(*(_names(body) for loop in loops for body in programs_in(loop)))
+    assert "pad" in inside
+    assert "conv_general_dilated" not in inside
+
+
+def _smooth(x):
+    return jnp.log1p(jnp.tanh(_convolution()(x[None])).sum() ** 2)
 
 
 class _Mobile(nn.Module):
@@ -211,6 +262,21 @@ def test_it_runs_without_jit(mobile):
     with jax.disable_jit():
         found = jaxcam.depthwise_on_cpu(apply_fn)(variables, image)
     np.testing.assert_allclose(found, apply_fn(variables, image), rtol=1e-5, atol=1e-6)
+
+
+def test_the_command_line_takes_them(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    monkeypatch.setattr(small_networks, "mobile", _as_model, raising=False)
+    model = load_model("small_networks:mobile")
+    image = jnp.ones((12, 12, 4))
+    program = jax.make_jaxpr(model.apply_fn)(model.variables, image)
+    assert "feature_group_count=4" not in str(program)
+
+
+def _as_model():
+    image = jnp.ones((12, 12, 4))
+    variables = _Mobile().init(jax.random.key(1), image[None])
+    return jaxcam.Model(jaxcam.from_linen(_Mobile()), variables, np.asarray, [*"abcde"])
 
 
 def test_elsewhere_the_model_stays(mobile, monkeypatch):

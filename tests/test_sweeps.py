@@ -131,6 +131,58 @@ def test_they_are_left_where_they_are_not_proved(f):
     assert sweeping(read(f, jnp.ones(SHAPE))) is None
 
 
+def _masked(a):
+    return jnp.log1p(jnp.where(a > 0, jnp.sqrt(a), 0).sum() ** 2)
+
+
+def test_the_first_derivative_is_forward_where_the_gradient_is_none():
+    x = jnp.abs(jnp.asarray(np.random.default_rng(0).normal(size=SHAPE), jnp.float32))
+    x = x.at[0, 0, 0].set(0.0)
+    assert jnp.isnan(jax.grad(_masked)(x)).any()
+    direction = jnp.ones(SHAPE).at[0, 0, 0].set(0.0)
+    found, wanted = _along(_masked, x)(direction), directional(_masked, x, direction)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def test_reduced_precision():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=SHAPE), jnp.bfloat16)
+    direction = jnp.ones(SHAPE, jnp.bfloat16)
+
+    def f(a):
+        return heads.log_probability(heads.gap(jax.nn.silu(heads.dense(a, 5)))).astype(jnp.float32)
+
+    found = _along(f, x)(direction)
+    wanted = directional(f, x.astype(jnp.float32), direction.astype(jnp.float32))
+    assert {d.dtype.name for d in found} == {"float32"}
+    # Loose: the head computes in bfloat16, of eight bits.
+    np.testing.assert_allclose(found, wanted, rtol=0.05, atol=0.05)
+
+
+def test_derivatives_of_images_and_by_parameters(x64):
+    images, at = jnp.asarray(np.random.default_rng(0).normal(size=(2, *SHAPE))), np.array([0, 5, 9])
+
+    def third(scale, x):
+        return jaxcam.derivatives(functools.partial(_scaled, scale), x, at=at).third
+
+    def wanted(scale, x):
+        along = functools.partial(directional, functools.partial(_scaled, scale), x)
+        return jax.vmap(along)(jnp.eye(x.size).reshape(-1, *SHAPE)[at]).third
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def by_scale(third, x):
+        return jax.jacfwd(third)(0.7, x), jax.grad(lambda scale: third(scale, x).sum())(0.7)
+
+    of_images = jax.jit(jax.vmap(functools.partial(third, 0.7)))(images)
+    for x, found in zip(images, of_images, strict=True):
+        np.testing.assert_allclose(found, wanted(0.7, x), rtol=1e-10, atol=1e-12)
+    for found, nested in zip(by_scale(third, images[0]), by_scale(wanted, images[0]), strict=True):
+        np.testing.assert_allclose(found, nested, rtol=1e-9, atol=1e-12)
+
+
+def _scaled(scale, a):
+    return _twice_used(jnp.tanh(scale * jnp.cumsum(a, 0)))
+
+
 def _deep(a):
     for seed in range(6):
         a = a + jax.nn.gelu(heads.layer_norm(heads.conv(a, 32, seed=seed)))

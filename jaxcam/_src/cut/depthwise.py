@@ -4,8 +4,8 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,21 +13,26 @@ import numpy as np
 from jax.extend import core as jex
 from jaxtyping import Array
 
-from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.base import ApplyFn
 from jaxcam._src.cut.frameworks import check_apply_fn
 from jaxcam._src.cut.programs import CALLS, param
 from jaxcam._src.cut.rewritten import rewritten
 
 _MOST_TAPS = 64  # of a kernel: each is a term of its own in the program
-_OPENED = {*CALLS, "scan", "cond", "while"}
+_PROGRAMS = {  # where equations keep programs
+    **{name: (key,) for name, key in CALLS.items()},
+    "scan": ("jaxpr",),
+    "cond": ("branches",),
+    "while": ("cond_jaxpr", "body_jaxpr"),
+}
 
 
 def depthwise_on_cpu(apply_fn: ApplyFn) -> ApplyFn:
     """The same model, its depthwise convolutions as sums of shifted products.
 
-    XLA's own take twenty to fifty times as long on a CPU, and so MobileNets and EfficientNets five
-    to seven times. The result is the same but for rounding.
+    XLA's own take many times as long on a CPU (`benchmarks/depthwise.py`). The result is the same
+    but for rounding. Kernels of more than 64 places stay, and so does what is inside a function
+    with a rule of differentiation of its own.
 
     Args:
       apply_fn: `(variables, image) -> logits`.
@@ -42,7 +47,6 @@ def depthwise_on_cpu(apply_fn: ApplyFn) -> ApplyFn:
     >>> bool(jnp.allclose(fast_fn(variables, image), apply_fn(variables, image)))
     True
     """
-
     check_apply_fn(apply_fn)
 
     def with_sums(closed: Any, image: Any) -> tuple[Any, list[Any]]:
@@ -55,33 +59,46 @@ def depthwise_on_cpu(apply_fn: ApplyFn) -> ApplyFn:
 
 def shifted_on_cpu(jaxpr: Any) -> Any:
     """A program whose depthwise convolutions are calls of such sums; the same on no CPU."""
-    return _with_sums(jaxpr) if _is_on_cpu() else jaxpr
+    return _with_sums(jaxpr, {}) if _is_on_cpu() else jaxpr
 
 
 def _is_on_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
-def _with_sums(jaxpr: Any) -> Any:
-    return jaxpr.replace(eqns=[_shifted(eqn) for eqn in jaxpr.eqns])
+def _with_sums(jaxpr: Any, known: dict[int, Any]) -> Any:
+    """The same program, itself where nothing changes: JAX's caches go by identity.
+
+    Args:
+      jaxpr: the program.
+      known: of programs inside of others, by their identity, what has become of them.
+    """
+    eqns = [_shifted(eqn, known) for eqn in jaxpr.eqns]
+    is_same = all(map(operator.is_, eqns, jaxpr.eqns))
+    return jaxpr if is_same else jaxpr.replace(eqns=eqns)
 
 
-def _shifted(eqn: Any) -> Any:
-    if eqn.primitive.name in _OPENED:
-        return eqn.replace(params={name: _inside(value) for name, value in eqn.params.items()})
-    return _call(eqn) if _is_depthwise(eqn) else eqn
+def _shifted(eqn: Any, known: dict[int, Any]) -> Any:
+    if _is_depthwise(eqn):
+        return _call(eqn)
+    before = {key: param(eqn, key) for key in _PROGRAMS.get(eqn.primitive.name, ())}
+    after = {key: _inside(value, known) for key, value in before.items()}
+    is_same = all(after[key] is before[key] for key in before)
+    return eqn if is_same else eqn.replace(params={**eqn.params, **after})
 
 
-def _inside(value: Any) -> Any:
-    """A parameter of an equation, the programs in it changed."""
-    match value:
-        case jex.ClosedJaxpr():
-            return jex.ClosedJaxpr(_with_sums(value.jaxpr), value.consts)
-        case jex.Jaxpr():
-            return _with_sums(value)
-        case tuple():
-            return tuple(map(_inside, value))
-    return value
+def _inside(value: Any, known: dict[int, Any]) -> Any:
+    """A program inside of an equation, or a tuple of them, with sums."""
+    if isinstance(value, tuple):
+        branches = tuple(_inside(branch, known) for branch in value)
+        return value if all(map(operator.is_, branches, value)) else branches
+    if id(value) not in known:
+        is_closed = isinstance(value, jex.ClosedJaxpr)
+        before = value.jaxpr if is_closed else value
+        after = _with_sums(before, known)
+        changed = jex.ClosedJaxpr(after, value.consts) if is_closed else after
+        known[id(value)] = value if after is before else changed
+    return known[id(value)]
 
 
 def _is_depthwise(eqn: Any) -> bool:
@@ -94,49 +111,78 @@ def _is_depthwise(eqn: Any) -> bool:
         groups == image.shape[numbers.lhs_spec[1]] > 1
         and 1 < math.prod(kernel.shape[a] for a in numbers.rhs_spec[2:]) <= _MOST_TAPS
         and all(jnp.issubdtype(v.aval.dtype, jnp.floating) for v in (*eqn.invars, *eqn.outvars))
+        and eqn.outvars[0].aval.size > 0
     )
 
 
 def _call(eqn: Any) -> Any:
     """An equation that calls the sum."""
-    with jax.disable_jit(False):  # under which it would be many equations
-        (call,) = jax.make_jaxpr(jax.jit(_sum_of(eqn)))(*(v.aval for v in eqn.invars)).eqns
-    return call.replace(invars=eqn.invars, outvars=eqn.outvars)
-
-
-def _sum_of(eqn: Any) -> Callable[[Array, Array], Array]:
-    """The sum as a function of image and kernel."""
     numbers, result = param(eqn, "dimension_numbers"), eqn.outvars[0].aval
-    strides, dilations = param(eqn, "window_strides"), param(eqn, "rhs_dilation")
-    padding = [
-        (low, high, apart - 1)
-        for (low, high), apart in zip(
-            param(eqn, "padding"), param(eqn, "lhs_dilation"), strict=True
-        )
-    ]
-    size = [result.shape[a] for a in numbers.out_spec[2:]]
+    dilations = param(eqn, "lhs_dilation")
+    padding = [(*ends, n - 1) for ends, n in zip(param(eqn, "padding"), dilations, strict=True)]
+    how = _Convolution(
+        numbers,
+        tuple(padding),
+        tuple(param(eqn, "window_strides")),
+        tuple(param(eqn, "rhs_dilation")),
+        tuple(result.shape[a] for a in numbers.out_spec[2:]),
+        np.dtype(result.dtype),
+    )
+    with jax.disable_jit(False):  # under which it would be many equations
+        (call,) = jax.make_jaxpr(_depthwise(how))(*(v.aval for v in eqn.invars)).eqns
+    return call.replace(invars=eqn.invars, outvars=eqn.outvars, source_info=eqn.source_info)
+
+
+class _Convolution(NamedTuple):
+    """How channels are convolved.
+
+    Attributes:
+      numbers: which axes are which, as `jax.lax` has it.
+      padding: of each axis of positions, as `jax.lax.pad` takes it.
+      strides: of the window.
+      dilations: of the window.
+      size: of the result, along its positions.
+      dtype: of the result.
+    """
+
+    numbers: Any
+    padding: tuple[tuple[int, int, int], ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    size: tuple[int, ...]
+    dtype: np.dtype
+
+
+@functools.lru_cache(maxsize=1024)
+def _depthwise(how: _Convolution) -> Any:
+    """The sum as a jitted function of image and kernel; kept, as what is compiled of it is."""
 
     def depthwise(image: Array, kernel: Array) -> Array:
         # [batch, *positions, channels] and [channels, *window]
-        image = accumulated(jnp.transpose(image, _last(numbers.lhs_spec)))
-        kernel = accumulated(jnp.transpose(kernel, numbers.rhs_spec))[:, 0]
+        dtype = np.result_type(np.float32, image.dtype, how.dtype)
+        image = jnp.transpose(image, _last(how.numbers.lhs_spec)).astype(dtype)
+        kernel = jnp.transpose(kernel, how.numbers.rhs_spec)[:, 0].astype(dtype)
         image = jnp.repeat(image, len(kernel) // image.shape[-1], axis=-1)
-        zero = jnp.zeros((), image.dtype)
-        image = jax.lax.pad(image, zero, [(0, 0, 0), *padding, (0, 0, 0)])
-
-        def term(*tap: int) -> Array:
-            starts = [place * apart for place, apart in zip(tap, dilations, strict=True)]
-            stops = [s + (n - 1) * by + 1 for s, n, by in zip(starts, size, strides, strict=True)]
-            spans = [slice(*span) for span in zip(starts, stops, strides, strict=True)]
-            return image[:, *spans] * jnp.expand_dims(kernel[:, *tap], range(image.ndim - 1))
-
-        total = functools.reduce(
-            operator.add, itertools.starmap(term, np.ndindex(kernel.shape[1:]))
+        image = jax.lax.pad(image, np.zeros((), dtype), [(0, 0, 0), *how.padding, (0, 0, 0)])
+        factors = (
+            jnp.expand_dims(kernel[:, *tap], range(image.ndim - 1))
+            for tap in np.ndindex(kernel.shape[1:])
         )
-        order = [*map(int, np.argsort(_last(numbers.out_spec)))]
-        return jnp.transpose(total, order).astype(result.dtype)
+        windows = (image[:, *spans] for spans in _windows(how, kernel.shape[1:]))
+        total = functools.reduce(operator.add, map(operator.mul, windows, factors))
+        order = np.argsort(_last(how.numbers.out_spec)).tolist()
+        return jnp.transpose(total, order).astype(how.dtype)
 
-    return depthwise
+    return jax.jit(depthwise)
+
+
+def _windows(how: _Convolution, window: Sequence[int]) -> Iterator[list[slice]]:
+    """Of each place of the kernel what it is multiplied with: spans of the padded positions."""
+    for tap in itertools.product(*map(range, window)):
+        starts = [place * apart for place, apart in zip(tap, how.dilations, strict=True)]
+        lengths = [(n - 1) * by + 1 for n, by in zip(how.size, how.strides, strict=True)]
+        ends = map(operator.add, starts, lengths)
+        yield [slice(*span) for span in zip(starts, ends, how.strides, strict=True)]
 
 
 def _last(spec: Sequence[int]) -> list[int]:

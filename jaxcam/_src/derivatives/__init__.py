@@ -50,7 +50,8 @@ def derivatives(
       `custom_jvp` whose rule computes its value without a call of its function.
 
     Along a direction the second and third derivative of the result take one sweep forward and one
-    back where that is proved, and nested forward derivatives where not.
+    back where that is proved, and nested forward derivatives where not. Where the gradient of `f`
+    is NaN, as that of `where(x > 0, sqrt(x), 0)` is at 0, those of sweeps may be NaN, too.
 
     Args:
       f: a scalar function of `x`, three times differentiable by JAX.

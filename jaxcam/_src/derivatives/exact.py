@@ -25,7 +25,8 @@ from jaxcam._src.derivatives.structure import (
     plan,
 )
 from jaxcam._src.derivatives.structure.program import Program, has_custom_vjp, read
-from jaxcam._src.derivatives.sweeps import at_once, sweeping
+from jaxcam._src.derivatives.structure.steps import at_once
+from jaxcam._src.derivatives.sweeps import sweeping
 
 
 def cheapest(
@@ -120,20 +121,21 @@ def _along_lines(
     chunk_size: int,
 ) -> Derivatives:
     """The derivatives along the directions that are made of each of `lines`, `[n]`."""
-
-    def backward(direction: Array) -> Derivatives:
-        gradient = jax.grad(f)
-        second = lambda x: jax.jvp(gradient, (x,), (direction,))[1]  # noqa: E731
-        found = gradient(x), *jax.jvp(second, (x,), (direction,))
-        return Derivatives(*(jnp.vdot(d, direction) for d in found))
-
     if along := sweeping(program):
         chunk_size = at_once(program, chunk_size)
     elif program.outcome.forward:
         along = functools.partial(directional, _without_obstacles(f, program, x), x)
     else:
-        along = backward
+        along = functools.partial(_backward, f, x)
     return mapped(lambda line: along(direction_of(line)), lines, chunk_size)
+
+
+def _backward(f: Callable[[Array], Array], x: Array, direction: Array) -> Derivatives:
+    """The derivatives along a direction, by those of the gradient."""
+    gradient = jax.grad(f)
+    second = lambda x: jax.jvp(gradient, (x,), (direction,))[1]  # noqa: E731
+    found = gradient(x), *jax.jvp(second, (x,), (direction,))
+    return Derivatives(*(jnp.vdot(d, direction) for d in found))
 
 
 def _pooled(program: Program, case: Pooled, x: Array, chunk_size: int) -> Derivatives:

@@ -140,15 +140,11 @@ def pooling(program: Program, case: LocalPooled) -> Callable[[Any, Any], Array]:
 def result_along(program: Program, case: LocalPooled) -> Callable[[list], list]:
     """Makes `curves of the waist, derivatives [slots, *waist] -> [second, third] of the result`."""
     after, waist = program.after(case.waist), program.values[case.waist]
-    slope = jax.grad(after)(waist)
+    if program.is_linear_between(case.waist, program.result):
+        slope = jax.grad(after)(waist)
+        return lambda curves: [einsum("s...,...->s", curve, slope) for curve in curves[1:]]
     along = sweeping(read(after, waist)) or functools.partial(along_curve, after, waist)
-
-    def along_curves(curves):
-        if program.is_linear_between(case.waist, program.result):
-            return [einsum("s...,...->s", curve, slope) for curve in curves[1:]]
-        return [*jax.vmap(along)(*curves)][1:]
-
-    return along_curves
+    return lambda curves: [*jax.vmap(along)(*curves)][1:]
 
 
 def _jets(program: Program, case: Local | LocalPooled, x: Array) -> Callable[[Array], tuple]:

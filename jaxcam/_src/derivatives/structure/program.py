@@ -67,7 +67,7 @@ class Program:
         the outcome of a comparison, is constant.
         """
         part, others = self.part(sources, sinks)
-        constants = [self.values[v] for v in others]
+        part, constants = shifted_on_cpu(part), [self.values[v] for v in others]
         return lambda *values: jax.core.eval_jaxpr(part, (), *values, *constants)
 
     def result_at(self, x: Array) -> Array:
@@ -226,8 +226,7 @@ def has_custom_vjp(jaxpr: Any) -> bool:
 def _opened(f: Callable[[Array], Array], x: Array) -> tuple[Any, list[Any]]:
     """The program of a function, calls opened, no code dead or repeated, and its constants."""
     program, constants = opened(jax.make_jaxpr(f)(x), CALLS)
-    program = program.replace(eqns=live(program.eqns, program.outvars)[0])
-    return shifted_on_cpu(without_repeats(program)), constants
+    return without_repeats(program.replace(eqns=live(program.eqns, program.outvars)[0])), constants
 
 
 def _positions(shape: tuple[int, ...]) -> Relation:
