@@ -35,7 +35,7 @@ def depthwise_on_cpu(apply_fn: ApplyFn) -> ApplyFn:
     with a rule of differentiation of its own.
 
     Args:
-      apply_fn: `(variables, image) -> logits`.
+      apply_fn: `(variables, image [*spatial, C]) -> logits [classes]`.
 
     Returns:
       A model with the same layers; `apply_fn` itself where JAX's default backend is no CPU.
