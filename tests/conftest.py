@@ -1,4 +1,4 @@
-"""Strict JAX, and the shapes of signatures checked, for all tests."""
+"""Strict JAX, and every public signature's shapes checked, for all tests."""
 
 import os
 from pathlib import Path
@@ -21,8 +21,8 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(PROGRAMS)  # for processes
 jax.config.update("jax_compilation_cache_dir", str(PROGRAMS))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
-# But for those that read programs, and for `base` and `audit.record`: their records are pytrees,
-# whose leaves a transformation may replace by anything.
+# All but `base` and `audit.record`: their records are pytrees, whose leaves a transformation may
+# replace by anything.
 CHECKED = [
     "adapters",
     "arithmetic",
@@ -38,7 +38,9 @@ CHECKED = [
     "cli",
     "compiling",
     "conventions",
+    "cut",
     "demo",
+    "derivatives",
     "evaluation",
     "explain",
     "files",
@@ -54,9 +56,6 @@ CHECKED = [
     "sharding",
     "tokens",
 ]
-# To check their many small functions takes a quarter of the time of all tests: CI does for some.
-if os.environ.get("CHECK_READERS"):
-    CHECKED += ["cut", "derivatives"]
 install_import_hook([f"jaxcam._src.{name}" for name in CHECKED], "beartype.beartype")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -50,8 +50,8 @@ def audit(
     """Compares closed-form Grad-CAM++ with exact derivatives, for one image at one layer.
 
     A pure function, to be jitted over `variables, image, target`. Read the structure first: a
-    dense head costs a direction per activation. A sample costs one for each of
-    its own, and gives figures with intervals, but no exact map: `Audit.sample` says how.
+    dense head costs a direction per activation. A sample costs one for each of its own, and gives
+    figures with intervals, but no exact map: `Audit.sample` says how.
 
     Args:
       apply_fn: `(variables, image) -> logits [classes]`, with tagged layers.

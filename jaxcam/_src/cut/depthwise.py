@@ -168,7 +168,7 @@ def _depthwise(how: _Convolution) -> Any:
             jnp.expand_dims(kernel[:, *tap], range(image.ndim - 1))
             for tap in np.ndindex(kernel.shape[1:])
         )
-        # Multiplied before it is parted: of the transpose XLA computes less for each place anew.
+        # Parted once it is multiplied: so the transpose repeats less for each place of the kernel.
         windows = zip(factors, _windows(how, kernel.shape[1:]), strict=True)
         total = functools.reduce(operator.add, ((image * f)[:, *spans] for f, spans in windows))
         order = np.argsort(_last(how.numbers.out_spec)).tolist()
