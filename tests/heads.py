@@ -122,6 +122,16 @@ def probed(a, probes, **options):
     return attend(weights(a, probes, 3, seed=12), tokens, **options)
 
 
+def attended(a, seed=5):
+    """The positions, weighed by a softmax over them."""
+    tokens = a.reshape(-1, a.shape[-1])
+    return (jax.nn.softmax(dense(tokens, 1, seed=seed), 0) * tokens).sum(0)
+
+
+def context(a):
+    return attended(a)[None, None]
+
+
 def plain_softmax(scores):
     powers = jnp.exp(scores)
     return powers / powers.sum(-1, keepdims=True)
@@ -689,6 +699,16 @@ HEADS = {
     "covariance": Head(lambda a: log_probability(gram(a - gap(a)[None, None])), GATED),
     "linear attention of a probe": Head(lambda a: log_probability(linear_attention(a)), STILL),
     "clusters": Head(lambda a: log_probability(netvlad(a)), STILL),
+    "two softmaxes over positions": Head(
+        lambda a: log_probability(jnp.concatenate([attended(a), attended(a, 7)])), STILL
+    ),
+    "logarithm of a sum of exponentials, beside a mean": Head(
+        lambda a: log_probability(jnp.concatenate([jax.nn.logsumexp(a, (0, 1)), gap(a)])), STILL
+    ),
+    "attended context, added": Head(lambda a: log_probability(gap(a + context(a))), STILL),
+    "attended context, relu, added": Head(lambda a: logit(gap(a + jax.nn.relu(context(a)))), STILL),
+    "attended context, added, relu": Head(lambda a: logit(gap(jax.nn.relu(a + context(a)))), STILL),
+    "attended context, added, silu": Head(lambda a: logit(gap(jax.nn.silu(a + context(a)))), ALL),
     "product of a pool and what passes it": Head(
         lambda a: log_probability(
             gap(jnp.sin(dense(a, 3) * gap(jnp.tanh(dense(a, 3)))[None, None]))

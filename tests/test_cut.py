@@ -909,7 +909,6 @@ def test_mutable_refs_of_a_closed_part_of_the_model_are_no_concern():
     [
         (lambda v, x: (v, x[..., :1]), r"float32\[8, 8, 1\]"),
         (lambda v, x: (v, jnp.stack([x, x])), r"float32\[2, 8, 8, 3\]"),
-        (lambda v, x: ({"kernel": "text"}, x), "with these variables"),
         (lambda v, x: ({}, x), "with these variables.* KeyError: 'kernel'"),
     ],
 )
@@ -928,6 +927,23 @@ def test_what_a_model_cannot_run_on_is_said_in_one_line(given, said):
         with pytest.raises(ValueError, match=f"the model does not run on the image .*{said}") as e:
             ask(*given(variables, image))
         assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (({"kernel": "text"}, IMAGE), r"variables\['kernel'\] is a str; wanted arrays alone"),
+        ((jnp.sum, IMAGE), "variables is a .*; wanted arrays alone"),
+        ((IMAGE, {"kernel": IMAGE}), r"an image of type dict; wanted \(variables, image\)"),
+    ],
+)
+def test_what_is_no_variables_or_no_image_is_refused(given, said):
+    def apply_fn(variables, image):
+        raise AssertionError
+
+    for ask in (jaxcam.layers, jaxcam.suggest_layer):
+        with pytest.raises(ValueError, match=said):
+            ask(apply_fn, *given)
 
 
 def test_a_layer_of_another_model_is_refused():

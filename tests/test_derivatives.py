@@ -243,7 +243,13 @@ def test_anything_else_is_not(f):
     ("f", "x", "message"),
     [
         (jnp.sum, jnp.ones(2, int), r"dtype int32; wanted floating-point"),
-        (lambda x: 2 * x, jnp.ones(3), r"returned ShapeDtypeStruct\(shape=\(3,\).*wanted a scalar"),
+        (lambda x: 2 * x, jnp.ones(3), r"returned float32\[3\].*wanted a real scalar"),
+        (
+            lambda x: jax.lax.complex(x, x).sum(),
+            jnp.ones(3),
+            r"returned complex64\[\].*wanted a real scalar",
+        ),
+        (jnp.argmax, jnp.ones(3), r"returned int32\[\].*wanted a real scalar"),
     ],
 )
 def test_what_has_no_derivatives_is_refused(f, x, message):

@@ -143,14 +143,17 @@ def test_a_target_out_of_range_inside_a_trace_shows_as_nan():
     ("arguments", "message"),
     [
         ({"image": np.zeros((12, 10, 3), bool)}, r"image bool\[12, 10, 3\]; wanted one floating"),
-        ({"image": {"pixels": np.zeros((12, 10, 3))}}, r"image of type dict; .*other inputs too"),
+        (
+            {"image": {"pixels": np.zeros((12, 10, 3))}},
+            r"image of type dict; .*\(variables, image\)",
+        ),
         ({"image": np.zeros(12, np.float32)}, r"float32\[12\]; wanted one floating-point image"),
         ({"target": CLASSES}, r"target 5 is no class; the model has classes 0 to 4"),
         ({"target": -1}, r"target -1 is no class"),
         ({"layer": "blok2"}, r"no layer 'blok2'\. Did you mean 'block2' or 'block1'\?"),
         ({"layer": []}, r"empty sequence of layers"),
         ({"layer": ["block1", "block2"], "fuse": lambda maps: maps}, r"\(2, 12, 10\); wanted"),
-        ({"score_fn": lambda logits, target: logits}, r"shape=\(5,\).*; wanted a scalar"),
+        ({"score_fn": lambda logits, target: logits}, r"float32\[5\]; wanted a scalar"),
         (
             {"score_fn": lambda logits, target: logits.argmax()},
             r"int32.*; wanted a scalar of floats",
@@ -175,7 +178,9 @@ def test_no_target_for_an_output_without_a_top_class_is_refused():
     def apply_fn(variables, x):
         return jaxcam.tag(x, "layer").mean((0, 1))[None]
 
-    with pytest.raises(ValueError, match=r"returned \(1, 3\); wanted logits.* jax\.vmap"):
+    with pytest.raises(
+        ValueError, match=r"^of the image float\d+\[.*returned \(1, 3\); wanted logits"
+    ):
         jaxcam.explainer(apply_fn, "layer")(None, plain().image)
 
 
@@ -183,8 +188,15 @@ def test_what_is_no_layer_and_no_method_is_refused():
     # Without the checks of the signatures, which only tests have.
     tap, explainer = inspect.unwrap(jaxcam.tap), inspect.unwrap(jaxcam.explainer)
     case = plain()
-    with pytest.raises(ValueError, match=r"layer is 3; wanted its name"):
-        tap(case.apply_fn, 3, case.variables, case.image)
+    for layer, shown in (
+        (3, "3"),
+        (case.image, r"float\d+\[12, 10, 3\]"),
+        ({"a": [case.image]}, "{"),
+    ):
+        with pytest.raises(ValueError, match=rf"^layer is {shown}.*; wanted its name, .{{,80}}$"):
+            tap(case.apply_fn, layer, case.variables, case.image)
+    with pytest.raises(ValueError, match=r"fuse is 'max'; wanted a function"):
+        explainer(case.apply_fn, ["block1", "block2"], fuse="max")
     with pytest.raises(ValueError, match=r"method is 'grad_cam'; wanted a function"):
         explainer(case.apply_fn, "block2", "grad_cam")
     with pytest.raises(ValueError, match=r"convention is 'torchcam'; .* jaxcam\.conventions"):

@@ -151,7 +151,7 @@ def test_a_missing_photograph_is_counted(capsys, images, tmp_path):
     (images / NAMES[4]).write_text("no picture")
     code, _, error = report(capsys, tmp_path, tmp_path / "run")
     assert code == 1
-    assert "2 of 7 photographs cannot be read, as photo1.png" in error
+    assert "2 of 7 photographs cannot be read, such as photo1.png; their maps" in error
     assert held(tmp_path)["report"]["missing"] == [1, 4]
     assert held(tmp_path)["shard-0"]["photographs"][1] is None
 

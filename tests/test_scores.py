@@ -62,9 +62,11 @@ def test_margin_does_not_hide_a_nan():
     assert np.isnan(jaxcam.margin(jnp.zeros(5000).at[3].set(jnp.nan), 1))
 
 
-@pytest.mark.parametrize("target", [1.0, True])
-def test_a_target_that_is_no_index_is_refused(target):
-    with pytest.raises(ValueError, match=rf"target is {target}; wanted the index of a class"):
+@pytest.mark.parametrize(
+    ("target", "shown"), [(1.0, "1.0"), (True, "True"), (np.ones((64, 64)), r"float64\[64, 64\]")]
+)
+def test_a_target_that_is_no_index_is_refused(target, shown):
+    with pytest.raises(ValueError, match=rf"target is {shown}; wanted the index of a class"):
         jaxcam.logit(jnp.ones(4), target)
 
 

@@ -11,18 +11,20 @@ from jaxtyping import Array
 from jaxcam._src.base import ApplyFn, Convention, Head, HeadFn, ModelWarning, ScoreFn, SplitFn
 from jaxcam._src.cut import has_others, maker_of
 from jaxcam._src.cut.programs import NOT_THE_USER
-from jaxcam._src.names import named
+from jaxcam._src.names import brief, named
 from jaxcam._src.scores import wants_logits
 
 
-def check_explained_by(method: Any, score_fn: Any, convention: Any) -> None:
-    """Refuses what is no method, no score or no convention."""
-    for name, value, such in (
+def check_explained_by(method: Any, score_fn: Any, fuse: Any, convention: Any) -> None:
+    """Refuses what is no method, no score, no way to fuse (None is one) or no convention."""
+    functions = [
         ("method", method, "jaxcam.grad_cam"),
         ("score_fn", score_fn, "jaxcam.logit"),
-    ):
+        *([] if fuse is None else [("fuse", fuse, "jaxcam.fuse_max")]),
+    ]
+    for name, value, such in functions:
         if not callable(value):
-            raise ValueError(f"{name} is {value!r:.80}; wanted a function, such as {such}")
+            raise ValueError(f"{name} is {brief(value)}; wanted a function, such as {such}")
     missing = [name for name, knob in _knobs(method).items() if knob.default is knob.empty]
     if missing:
         called = getattr(method, "__name__", "the method")
@@ -33,7 +35,7 @@ def check_explained_by(method: Any, score_fn: Any, convention: Any) -> None:
             f"functools.partial({called}, {given}){such}"
         )
     if not isinstance(convention, Convention):
-        raise ValueError(f"convention is {convention!r:.80}; wanted one of jaxcam.conventions")
+        raise ValueError(f"convention is {brief(convention)}; wanted one of jaxcam.conventions")
 
 
 def _knobs(method: Any, *, follow_wrapped: bool = False) -> dict[str, inspect.Parameter]:
@@ -55,8 +57,9 @@ def checked_image(image: Any) -> Array:
     """The image as an array of floats."""
     if not hasattr(image, "shape") and not isinstance(image, list):
         raise ValueError(
-            f"got an image of type {type(image).__name__}; wanted one array [*spatial, C]. Of a "
-            "model with other inputs too, they go with the variables: jaxcam.from_function says how"
+            f"got an image of type {type(image).__name__}; wanted one array [*spatial, C], such as "
+            "numpy.asarray(picture), behind the variables: (variables, image). What else a model "
+            "takes goes with the variables: jaxcam.from_function says how"
         )
     image = jnp.asarray(image)
     if jnp.issubdtype(image.dtype, jnp.integer):
@@ -85,7 +88,7 @@ def check_layer_of(apply_fn: ApplyFn, layer: Any) -> None:
     """Refuses what is no layer, or cut out of another model, whose output would be explained."""
     if not (isinstance(layer, str) or callable(layer)) or maker_of(layer):
         raise ValueError(
-            f"layer is {layer!r}; wanted its name, as jaxcam.layers lists them, or what "
+            f"layer is {brief(layer)}; wanted its name, as jaxcam.layers lists them, or what "
             "jaxcam.split returns"
         )
     of = getattr(layer, "apply_fn", apply_fn)
@@ -242,9 +245,8 @@ def checked_score(score: Any) -> Array:
     """The score; refuses what is no floating-point scalar."""
     is_array = isinstance(score, jax.Array)
     if not is_array or score.shape or not jnp.issubdtype(score.dtype, jnp.floating):
-        came = jax.ShapeDtypeStruct(score.shape, score.dtype) if is_array else f"{score!r:.80}"
         raise ValueError(
-            f"score_fn returned {came}; wanted a scalar of floats for one image and one target; "
-            "for many targets use jax.vmap over target"
+            f"score_fn returned {brief(score)}; wanted a scalar of floats for one image and one "
+            "target; for many targets use jax.vmap over target"
         )
     return score

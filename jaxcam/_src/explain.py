@@ -32,8 +32,10 @@ from jaxcam._src.checks import (
 from jaxcam._src.conventions.paper import paper
 from jaxcam._src.cut import attended, check_apply_fn, split
 from jaxcam._src.frames import with_room
+from jaxcam._src.logits import LogitsError
 from jaxcam._src.maps import flatness, sound
 from jaxcam._src.methods.gradient import grad_cam
+from jaxcam._src.names import brief
 from jaxcam._src.scores import likeliest, logit
 
 
@@ -82,7 +84,7 @@ def explainer(
     """
     check_apply_fn(apply_fn)
     chosen = listed(layer)
-    check_explained_by(method, score_fn, convention)
+    check_explained_by(method, score_fn, fuse, convention)
     method, score_fn = convention.variant(method), convention.variant(score_fn)
     fuse_fn = fusion(layer, fuse, convention)
 
@@ -179,7 +181,10 @@ def tap(
     logits = head(activations)
     if target is None and isinstance(logits, jax.Array) and logits.ndim == 1:
         target = likeliest(score_fn, logits)
-    score = checked_score(score_fn(logits, target))
+    try:
+        score = checked_score(score_fn(logits, target))
+    except LogitsError as error:
+        raise LogitsError(f"of the image {brief(image)} {error}") from error
     check_ending(head, score_fn)
     again = functools.partial(tap, apply_fn, layer, variables)
     applied = functools.partial(_applied, apply_fn, variables, dtype=image.dtype, logits=logits)

@@ -9,12 +9,17 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from jaxcam._src.arithmetic import accumulated, nan_where
+from jaxcam._src.names import brief
+
+
+class LogitsError(ValueError):
+    """A model returned no logits of one image."""
 
 
 def pick(values: Any, target: Any) -> Float[Array, ""]:
     """The logit of a target, in float32 at least; NaN where that is no class inside a trace."""
     if getattr(values, "ndim", None) != 1:
-        raise ValueError(
+        raise LogitsError(
             f"the model returned {shapes_of(values)}; wanted logits [classes] for one image. For a "
             "batch of images use jax.vmap(explain, in_axes=(None, 0)); else let apply_fn return "
             "the logits (adapters: output_fn=, such as lambda output: output.logits), or pass a "
@@ -23,7 +28,7 @@ def pick(values: Any, target: Any) -> Float[Array, ""]:
     if not jnp.issubdtype(values.dtype, jnp.floating):
         raise ValueError(f"the model returned {values.dtype}[{len(values)}]; wanted real logits")
     if not jnp.issubdtype(getattr(target, "dtype", type(target)), jnp.integer):
-        raise ValueError(f"target is {target!r}; wanted the index of a class, an integer")
+        raise ValueError(f"target is {brief(target)}; wanted the index of a class, an integer")
     if np.ndim(target):
         raise ValueError(
             f"target has the shape {list(np.shape(target))}; wanted the index of one class; for "

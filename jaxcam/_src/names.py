@@ -1,11 +1,13 @@
 """Names as text: how they are shown, and what to say of one that is not known."""
 
 import difflib
+import reprlib
 import sys
 from collections.abc import Iterable
 from typing import Any
 
 _LISTED = 20
+_LONGEST = 80  # characters of a value
 
 
 def printable(text: str, highest: int = sys.maxunicode) -> str:
@@ -28,6 +30,25 @@ def no_such(kind: str, name: str, known: Iterable[str]) -> str:
     hint = f" Did you mean {near}?" if near else ""
     more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
     return f"there is no {kind} {name!r}.{hint} There are: {', '.join(known[:_LISTED])}{more}"
+
+
+def brief(value: Any) -> str:
+    """A value as a message shows it: one line, and of arrays the dtype and the shape."""
+    line = " ".join(_Brief().repr(value).split())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
+
+
+class _Brief(reprlib.Repr):
+    """Python's short form of a value, of which little is computed, however much it holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = _LONGEST
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        if isinstance(getattr(x, "shape", None), tuple) and hasattr(x, "dtype"):
+            return f"{x.dtype}{[*x.shape]}"
+        return super().repr_instance(x, level)
 
 
 def named(layer: Any) -> str:

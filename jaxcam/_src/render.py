@@ -204,7 +204,10 @@ def rgb(image: np.ndarray) -> np.ndarray:
 
 def _check_range(name: str, values: np.ndarray) -> None:
     if np.isnan(values).any():
-        raise ValueError(f"{name} holds NaN; of a heatmap, look whether its target is a class")
+        raise ValueError(
+            f"{name} holds NaN; of a heatmap, look whether its target is a class, and all that the "
+            "network computes finite"
+        )
     if values.min() < 0 or values.max() > 1:
         raise ValueError(
             f"{name} spans [{values.min():.3g}, {values.max():.3g}]; wanted values in [0, 1] "

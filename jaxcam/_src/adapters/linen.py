@@ -12,6 +12,7 @@ from jaxcam._src.adapters.interceptor import interceptor
 from jaxcam._src.base import ApplyFn
 from jaxcam._src.cut import maker_of
 from jaxcam._src.extras import extra
+from jaxcam._src.names import brief
 
 
 def from_linen(
@@ -67,14 +68,14 @@ def from_linen(
         call = method if callable(method) else getattr(type(module), method or "__call__")
         keywords = {name: x for name, x in apply_kwargs.items() if name not in of_apply}
         check_call(call, (module, *inputs), keywords, "from_linen")
-        with nn.intercept_methods(interceptor(name_of_linen)), _in_one_line(variables):
+        with nn.intercept_methods(interceptor(name_of_linen)), _in_one_line(variables, inputs):
             return module.apply(variables, *inputs, method=method, rngs=rngs, **apply_kwargs)
 
     return from_function(run, channels=channels, inputs_fn=inputs_fn, output_fn=output_fn)
 
 
 @contextlib.contextmanager
-def _in_one_line(variables: Any) -> Iterator[None]:
+def _in_one_line(variables: Any, inputs: tuple[Any, ...]) -> Iterator[None]:
     """What Flax says of variables or modes that do not fit, with what to do."""
     from flax import errors
 
@@ -92,9 +93,9 @@ def _in_one_line(variables: Any) -> Iterator[None]:
         ) from error
     except errors.ScopeParamShapeError as error:
         raise ValueError(
-            "the image has other channels or another size than the variables were made for, or "
-            f"they are of another module ({_first_sentence(error)}); give an image [*spatial, C] "
-            "as to module.init, without its batch axis"
+            f"the module got {brief(inputs)}, of other channels or another size than the variables "
+            f"were made for, or these are of another module ({_first_sentence(error)}); give an "
+            "image [*spatial, C] as to module.init, without its batch axis"
         ) from error
     except errors.FlaxError as error:
         raise ValueError(

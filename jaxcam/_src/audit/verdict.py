@@ -57,12 +57,13 @@ def _closed_by_sample(found: Audit, numbers: dict[str, Any]) -> str:
         return _LINEAR
     sample = numbers["sample"]
     low, high = (sample[end]["alpha_off"] for end in ("low", "high"))
-    word = "is not exact" if numbers["alpha_off"] > 0 else "may be exact"
+    off, error = numbers["alpha_off"], max(numbers["second_error"], numbers["third_error"])
+    word = "is not exact" if off > 0 or error > _SAME else "may be exact"
     return (
         f"The closed form {word} here, by a sample of {sample['activations']:,} of "
-        f"{sample['of']:,} activations: its alpha is off by more than a tenth at "
-        f"{numbers['alpha_off']:.1%} of those with a positive gradient (95% interval {low:.1%} to "
-        f"{high:.1%})"
+        f"{sample['of']:,} activations: its alpha is off by more than a tenth at {off:.1%} of "
+        f"those with a positive gradient (95% interval {low:.1%} to {high:.1%}), its Y'' by "
+        f"{numbers['second_error']:.1%}"
     )
 
 

@@ -2,8 +2,11 @@
 
 import dataclasses
 import importlib
+import inspect
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,7 +15,9 @@ import numpy as np
 
 from jaxcam._src.base import Model
 from jaxcam._src.cut import depthwise_on_cpu
+from jaxcam._src.cut.traced import is_of_numbers
 from jaxcam._src.files import UsageError, one_line
+from jaxcam._src.names import brief, no_such
 
 
 def load_model(spec: str) -> Model:
@@ -25,13 +30,9 @@ def load_model(spec: str) -> Model:
       UsageError: there is no such factory, it fails, it returns no `Model`, a field of it is not
         what it should be, or the variables are not finite.
     """
-    name, _, attribute = spec.partition(":")
-    if not (name and attribute):
-        raise UsageError(f"model {spec!r}: wanted package.module:factory, such as mynet:load")
-    if name.partition(".")[0] != "jaxcam" and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    factory = _factory(spec)
     with one_line(f"model {spec!r} did not load"):
-        model = getattr(importlib.import_module(name), attribute)()
+        model = factory()
     if not isinstance(model, Model):
         raise UsageError(
             f"model {spec!r} returned {type(model).__name__}; wanted a jaxcam.Model(apply_fn, "
@@ -45,24 +46,62 @@ def load_model(spec: str) -> Model:
     return dataclasses.replace(model, apply_fn=apply_fn, class_names=names)
 
 
+def _factory(spec: str) -> Callable[[], Any]:
+    name, _, attribute = spec.partition(":")
+    if not (name and attribute):
+        raise UsageError(f"model {spec!r}: wanted package.module:factory, such as mynet:load")
+    if name.endswith(".py"):
+        raise UsageError(
+            f"model {spec!r} names a file; wanted package.module:factory, such as "
+            f"{Path(name).stem}:{attribute} where that file lies"
+        )
+    if name.partition(".")[0] != "jaxcam" and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    with one_line(f"model {spec!r} did not load"):
+        module = importlib.import_module(name)
+    if not hasattr(module, attribute):
+        public = [each for each in dir(module) if not each.startswith("_")]
+        raise UsageError(f"model {spec!r}: in {name} {no_such('factory', attribute, public)}")
+    factory = getattr(module, attribute)
+    if not callable(factory) or not _can_be_called(factory):
+        came = "takes arguments" if callable(factory) else f"is {brief(factory)}"
+        raise UsageError(
+            f"model {spec!r}: {attribute} {came}; wanted a function without arguments that returns "
+            "a jaxcam.Model"
+        )
+    return factory
+
+
+def _can_be_called(factory: Callable[..., Any]) -> bool:
+    """Whether a function does without arguments, as far as Python can tell."""
+    try:
+        inspect.signature(factory).bind()
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature
+        return True
+    return True
+
+
 def _check_functions(spec: str, model: Model) -> None:
     for field in ("apply_fn", "preprocess", "display"):
         value = getattr(model, field)
         if not (callable(value) or (field == "display" and value is None)):
-            raise UsageError(f"model {spec!r}: {field} is {value!r:.80}; wanted a function")
+            raise UsageError(f"model {spec!r}: {field} is {brief(value)}; wanted a function")
 
 
 def _names(spec: str, names: Any) -> tuple[str, ...]:
     known = hasattr(names, "__len__") and hasattr(names, "__getitem__")
     if not known or isinstance(names, str | bytes | dict):
         raise UsageError(
-            f"model {spec!r}: class_names is {names!r:.80}; wanted a list of strings, one per logit"
+            f"model {spec!r}: class_names is {brief(names)}; wanted a list of strings, one per "
+            "logit"
         )
     wrong = [name for name in names if not isinstance(name, str)]
     if wrong:
         raise UsageError(
-            f"model {spec!r}: class_names holds {wrong[0]!r:.80}; class_names must be strings, one "
-            "per logit"
+            f"model {spec!r}: class_names holds {brief(wrong[0])}; class_names must be strings, "
+            "one per logit"
         )
     return tuple(str(name) for name in names)
 
@@ -70,21 +109,11 @@ def _names(spec: str, names: Any) -> tuple[str, ...]:
 def _check_variables(spec: str, variables: Any) -> None:
     for path, leaf in jax.tree.leaves_with_path(variables):
         place = f"model {spec!r}: {jax.tree_util.keystr(path) or 'variables'}"
-        if not (isinstance(leaf, jax.Array) or _is_numeric(leaf)):
+        if not is_of_numbers(leaf):
             raise UsageError(
-                f"{place} is {leaf!r:.80}, a {type(leaf).__name__}; wanted arrays alone in "
+                f"{place} is {brief(leaf)}, a {type(leaf).__name__}; wanted arrays alone in "
                 "variables; what else the model needs belongs into its apply_fn"
             )
         is_inexact = jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
         if is_inexact and not np.isfinite(np.asarray(leaf)).all():  # which compiles nothing
             raise UsageError(f"{place} holds NaN or infinity; load other weights")
-
-
-def _is_numeric(leaf: Any) -> bool:
-    if not isinstance(leaf, np.ndarray | np.generic | bool | int | float | complex):
-        return False
-    try:
-        jnp.result_type(leaf)
-    except (TypeError, OverflowError):
-        return False
-    return True

@@ -129,7 +129,8 @@ def _say(out: Path, compared: Compared, missing: Sequence[int], notes: Sequence[
         complain(f"warning: {note}")
     if missing:
         first = names[missing[0]]
-        complain(f"{len(missing)} of {len(names)} photographs cannot be read, as {first}: grey")
+        these = f"{len(missing)} of {len(names)} photographs cannot be read, such as {first}"
+        complain(f"{these}; their maps are shown on grey")
     sets = len(compared.runs)
     say(f"report: {out}, {len(names)} images, {sets} {'map' if sets == 1 else 'maps'} of each")
     return int(bool(missing))

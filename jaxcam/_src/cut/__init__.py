@@ -37,6 +37,7 @@ from jaxcam._src.cut.tag import (
     without_batch,
 )
 from jaxcam._src.cut.traced import traced
+from jaxcam._src.names import brief
 
 __all__ = [
     "Joined",
@@ -124,6 +125,8 @@ def split(
     """
 
     check_apply_fn(apply_fn)
+    if not isinstance(layer, str):
+        raise ValueError(f"layer is {brief(layer)}; wanted its name, as jaxcam.layers lists them")
 
     def split_fn(variables: PyTree, image: Array) -> tuple[Array, HeadFn]:
         closed, shapes = traced(apply_fn, variables, image)

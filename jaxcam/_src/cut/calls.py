@@ -9,6 +9,7 @@ from jaxcam._src.cut.opened import Finish, opened
 from jaxcam._src.cut.programs import name_of
 from jaxcam._src.cut.rewritten import rewritten
 from jaxcam._src.cut.tag import Layout, laid_out, tag, tag_p
+from jaxcam._src.names import brief
 
 
 def name_calls(apply_fn: ApplyFn, *functions: Callable[..., Any]) -> ApplyFn:
@@ -68,7 +69,7 @@ def name_calls(apply_fn: ApplyFn, *functions: Callable[..., Any]) -> ApplyFn:
 def _name(function: Any) -> str:
     name = getattr(getattr(function, "func", function), "__name__", None)
     if name is None:
-        raise ValueError(f"name_calls got {function!r}; wanted functions, such as jax.nn.relu")
+        raise ValueError(f"name_calls got {brief(function)}; wanted functions, such as jax.nn.relu")
     return name
 
 

@@ -12,6 +12,8 @@ from jax.extend import core as jex
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import PyTree
 
+from jaxcam._src.names import brief
+
 tag_p = jex.Primitive("jaxcam_tag")
 tag_p.def_impl(lambda value, **_: value)
 tag_p.def_abstract_eval(lambda aval, **_: aval)
@@ -166,7 +168,7 @@ def tag(value: PyTree, name: str) -> PyTree:
     (64, 64)
     """
     if not isinstance(name, str):
-        raise ValueError(f"tag got the name {name!r}; wanted tag(value, name) with a string")
+        raise ValueError(f"tag got the name {brief(name)}; wanted tag(value, name) with a string")
     leaves, structure = jax.tree_util.tree_flatten_with_path(value)
     return structure.unflatten(
         [

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 from jaxcam._src.base import ApplyFn
 from jaxcam._src.cut.axes import laid_as_proven
+from jaxcam._src.names import brief
 
 _OWN = f"{Path(__file__).parents[2]}{os.sep}"
 
@@ -21,6 +24,7 @@ def traced(apply_fn: ApplyFn, variables: PyTree, image: Any) -> tuple[Any, PyTre
     Raises:
       ValueError: what the model, its framework or JAX raises, in one line and with the image.
     """
+    _check_given(variables, image)
     try:
         closed, shapes = program_of(apply_fn, variables, image)
     except Exception as error:
@@ -35,6 +39,35 @@ def traced(apply_fn: ApplyFn, variables: PyTree, image: Any) -> tuple[Any, PyTre
         ) from error
     is_one = len(jax.tree.leaves(image)) == 1
     return laid_as_proven(closed) if is_one else closed, shapes
+
+
+def _check_given(variables: PyTree, image: Any) -> None:
+    """Refuses what is given in another order, and variables that are no arrays."""
+    if hasattr(variables, "shape") and not hasattr(image, "shape"):
+        raise ValueError(
+            f"got variables {brief(variables)} and an image of type {type(image).__name__}; wanted "
+            "(variables, image) in this order"
+        )
+    for path, leaf in jax.tree.leaves_with_path(variables):
+        if not is_of_numbers(leaf):
+            raise ValueError(
+                f"variables{jax.tree_util.keystr(path)} is a {type(leaf).__name__}; wanted arrays "
+                "alone, as the adapter or the framework returns them; what else the model needs "
+                "belongs into apply_fn"
+            )
+
+
+def is_of_numbers(leaf: Any) -> bool:
+    """Whether JAX takes a leaf as an argument, or as the shape of one."""
+    if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
+        return True
+    if not isinstance(leaf, np.ndarray | np.generic | bool | int | float | complex):
+        return False
+    try:
+        jnp.result_type(leaf)
+    except (TypeError, OverflowError):
+        return False
+    return True
 
 
 def _says_what_to_do(error: Exception) -> bool:

@@ -69,7 +69,7 @@ def derivatives(
       that is smaller. Inside a trace an index out of range cannot be refused, and gives NaN.
 
     Raises:
-      ValueError: `x` is no floating-point array, `f(x)` is no scalar, `at` holds anything but
+      ValueError: `x` is no floating-point array, `f(x)` is no real scalar, `at` holds anything but
         indices of `x`, or `chunk_size` is below 1; `f` has both a `custom_vjp` and a `while_loop`,
         which no mode of differentiation passes.
 
@@ -99,8 +99,8 @@ def closed_form(f: Callable[[Array], Array], x: Float[Array, "*shape"]) -> Deriv
 
 def _indices(at: ArrayLike, size: int) -> Int[Array, "*at"]:
     """Refuses what is no index, where its value is known: not inside a trace."""
-    dtype = jnp.asarray(at).dtype
-    if not jnp.issubdtype(dtype, jnp.integer):
+    dtype, is_empty = jnp.asarray(at).dtype, not np.size(at)  # which NumPy takes for floats
+    if not (is_empty or jnp.issubdtype(dtype, jnp.integer)):
         raise ValueError(f"at is of dtype {dtype}; wanted flat indices of x, integers")
     try:
         known = np.ravel(at).tolist()

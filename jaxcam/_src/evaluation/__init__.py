@@ -28,6 +28,7 @@ from jaxcam._src.explanations import one_map
 from jaxcam._src.frames import with_room
 from jaxcam._src.maps import is_flat, unit_range, upsample
 from jaxcam._src.metrics.trial import MetricFn, Trial
+from jaxcam._src.names import brief
 from jaxcam._src.scores import logit, probability
 
 Show: TypeAlias = Callable[[list[Tap]], tuple[Array, Array]]  # the heatmap, and why it is flat
@@ -98,7 +99,7 @@ def evaluator(
     check_apply_fn(apply_fn)
     _check_named(methods, metrics)
     for method, score in itertools.product(methods.values(), (score_fn, judge_fn)):
-        check_explained_by(method, score, convention)
+        check_explained_by(method, score, fuse, convention)
     chosen, score_fn = listed(layer), convention.variant(score_fn)
     shows = _shows(methods, convention, fusion(layer, fuse, convention))
 
@@ -127,7 +128,7 @@ def _check_named(methods: Any, metrics: Any) -> None:
     for kind, given in {"method": methods, "metric": metrics}.items():
         if not isinstance(given, Mapping) or not given:
             raise ValueError(
-                f"evaluator got no {kind} in {given!r:.80}; give a mapping from names to functions"
+                f"evaluator got no {kind} in {brief(given)}; give a mapping from names to functions"
             )
 
 

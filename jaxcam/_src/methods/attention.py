@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.base import Attention, Tap
+from jaxcam._src.names import brief
 
 _MOST_EXTRA = 8  # class and register tokens that are taken for such unasked
 
@@ -211,7 +212,7 @@ def _start(like: Float[Array, "tokens tokens"], first: int, queries: int | slice
     except IndexError:
         rows = np.empty((0, len(like)))
     if not len(rows):
-        raise ValueError(f"queries={queries!r} chooses none of {len(like)} tokens")
+        raise ValueError(f"queries={brief(queries)} chooses none of {len(like)} tokens")
     return jnp.asarray(rows.mean(axis=0), like.dtype)
 
 

@@ -76,7 +76,9 @@ def batches(
 
 def _check(image: np.ndarray, like: jax.ShapeDtypeStruct) -> None:
     if (image.shape, image.dtype) != (like.shape, like.dtype):
-        wanted = f"{like.dtype}{list(like.shape)}, as for any picture of 256 x 256 pixels"
-        raise UsageError(f"preprocess gave {image.dtype}{list(image.shape)}; wanted {wanted}")
+        raise UsageError(
+            f"preprocess gave {image.dtype}{list(image.shape)}, and {like.dtype}{list(like.shape)} "
+            "of a picture of 256 x 256 pixels; let it give all images one size and dtype"
+        )
     if not np.isfinite(image).all():  # which a ReLU on a CPU may turn into zeros
         raise UsageError("preprocess gave NaN or infinity")

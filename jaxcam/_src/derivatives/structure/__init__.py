@@ -24,6 +24,7 @@ from jaxcam._src.derivatives.structure.plan import (
 )
 from jaxcam._src.derivatives.structure.pools import LocalPooled
 from jaxcam._src.derivatives.structure.program import Program, depends
+from jaxcam._src.names import brief
 
 __all__ = [
     "Dense",
@@ -111,10 +112,13 @@ def structure(f: Callable[[Array], Array], x: ArrayLike | jax.ShapeDtypeStruct) 
       The record; `print` shows it in one line.
 
     Raises:
-      ValueError: `x` is no floating-point array, or `f(x)` is no scalar.
+      ValueError: `x` is no floating-point array, or `f(x)` is no real scalar.
 
     >>> print(jaxcam.structure(lambda x: jnp.exp(x).sum(), jnp.ones((8, 8, 4))))
     local, 1 colour: 1 direction instead of 256
+    >>> tap = jaxcam.tap(apply_fn, "stage3", variables, image)  # of a model, what follows a layer
+    >>> print(jaxcam.structure(tap.score_activations, tap.activations))
+    piecewise linear: one gradient
     """
     check(f, x)
     found = []
@@ -133,8 +137,12 @@ def check(f: Callable[[Array], Array], x: ArrayLike | jax.ShapeDtypeStruct) -> N
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"derivatives at a point of dtype {dtype}; wanted floating-point numbers")
     value = jax.eval_shape(f, x)
-    if getattr(value, "shape", None) != ():
-        raise ValueError(f"derivatives of a function that returned {value}; wanted a scalar")
+    is_scalar = getattr(value, "shape", None) == ()
+    if not (is_scalar and jnp.issubdtype(value.dtype, jnp.floating)):
+        raise ValueError(
+            f"derivatives of a function that returned {brief(value)}; wanted a real scalar, such "
+            "as the score that jaxcam.tap(...).score_activations makes of activations"
+        )
 
 
 def _describe(planned: Plan) -> Structure:

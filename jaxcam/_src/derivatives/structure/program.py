@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 import jax
@@ -31,8 +31,8 @@ class Program:
     Attributes:
       jaxpr: calls opened, nothing dead, nothing computed twice.
       values: of every variable, at the point.
-      positions: of every variable that carries a derivative, which positions it sees; positions
-        are all axes of the point but the last, taken together.
+      positions: of every variable that carries a derivative to the result, which positions it
+        sees; positions are all axes of the point but the last, taken together.
       channels: the same for the last axis. An element depends on an activation only if it sees
         its position and its channel.
       smooth: the equations that are not piecewise linear: bit i is equation i.
@@ -177,7 +177,7 @@ def understood(
     positions, by_position = trace(jaxpr, [*fixed, _positions(shape)])
     channels, by_channel = trace(jaxpr, [*fixed, relations.identity(shape, [len(shape) - 1])])
     steps = zip(by_position, by_channel, strict=True)
-    moving = positions.keys() & channels.keys()
+    moving = _leading(jaxpr, positions.keys() & channels.keys())
     return Program(
         jaxpr,
         values,
@@ -190,6 +190,18 @@ def understood(
         ),
         Outcome([]).after(*by_position),
     )
+
+
+def _leading(jaxpr: Any, moving: Set[Any]) -> set[Any]:
+    """Of variables that carry a derivative the point, and those that carry it to the result.
+
+    The maximum that a softmax subtracts does not: what it leads to is no pool.
+    """
+    found = {v for v in jaxpr.outvars if is_variable(v)}
+    for eqn in reversed(jaxpr.eqns):
+        if not found.isdisjoint(eqn.outvars):
+            found |= moving & {*filter(is_variable, eqn.invars)}
+    return moving & (found | {jaxpr.invars[-1]})
 
 
 def _pooling_first(jaxpr: Any, inputs: Sequence[Relation | None]) -> Any:

@@ -71,6 +71,7 @@ def _summing_first(
 
     at_point = terms(program.values)
     is_shared = any(term.shared is not None for each in at_point for term in each)
+    is_shared |= 0 < sum(map(program.is_pooled, laid)) < len(laid)
     numbers = numbers_of(program, laid, sink) if is_shared else None
     if numbers is None:
         return None
