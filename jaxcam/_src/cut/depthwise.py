@@ -54,15 +54,16 @@ def depthwise_on_cpu(apply_fn: ApplyFn) -> ApplyFn:
         inputs = [*program.constvars, *program.invars]
         return program.replace(constvars=[], invars=inputs), closed.consts
 
-    return rewritten(apply_fn, with_sums) if _is_on_cpu() else apply_fn
+    return rewritten(apply_fn, with_sums) if is_on_cpu() else apply_fn
 
 
 def shifted_on_cpu(jaxpr: Any) -> Any:
     """A program whose depthwise convolutions are calls of such sums; the same on no CPU."""
-    return _with_sums(jaxpr, {}) if _is_on_cpu() else jaxpr
+    return _with_sums(jaxpr, {}) if is_on_cpu() else jaxpr
 
 
-def _is_on_cpu() -> bool:
+def is_on_cpu() -> bool:
+    """Whether JAX computes on a CPU unless told otherwise."""
     return jax.default_backend() == "cpu"
 
 

@@ -20,6 +20,7 @@ from jaxtyping import Array
 
 from jaxcam._src.arithmetic import accumulated
 from jaxcam._src.base import Derivatives
+from jaxcam._src.cut.depthwise import is_on_cpu
 from jaxcam._src.derivatives.directions import directional
 from jaxcam._src.derivatives.structure.program import Program
 from jaxcam._src.derivatives.structure.steps import Step, steps_of
@@ -36,12 +37,13 @@ def sweeping(program: Program) -> Callable[..., Derivatives] | None:
     steps = steps_of(program)
     if steps is None:
         return None
-    point, one = program.point, jnp.ones_like(program.values[program.result])
+    point, value = program.point, program.values[program.result]
+    one, is_positive = jnp.ones_like(value), value > 0
     gradients = _gradients(steps, {program.result: one})
 
     def along(first: Array, second: Array | None = None, third: Array | None = None) -> Derivatives:
         speeds, bends = _forward(steps, {point: first.astype(point.aval.dtype)})
-        turns = _back(steps, gradients, speeds)
+        turns = _back(steps, gradients, speeds, is_positive)
         bends |= {} if second is None else {point: (second, third)}
         d2 = d3 = jnp.zeros((), accumulated(one).dtype)
         for v, (by_two, by_three) in bends.items():
@@ -77,8 +79,11 @@ def _forward(steps: Sequence[Step], known: _Values) -> tuple[_Values, dict[Any, 
     return speeds, bends
 
 
-def _back(steps: Sequence[Step], gradients: _Values, speeds: _Values) -> _Values:
-    """The first derivatives of the gradients by all variables; left out where they are 0."""
+def _back(steps: Sequence[Step], gradients: _Values, speeds: _Values, unknown: Array) -> _Values:
+    """The first derivatives of the gradients by all variables; left out where they are 0.
+
+    `unknown` is any truth value that no compiler knows.
+    """
     turns: _Values = {}
     for step in reversed(steps):
         if step.is_smooth or any(v in turns for v in step.results):
@@ -87,8 +92,18 @@ def _back(steps: Sequence[Step], gradients: _Values, speeds: _Values) -> _Values
             turned = [turns.get(v, zero) for v, zero in zip(step.results, still, strict=True)]
             moved = [speeds[v] for v in step.sources]
             _, made = jax.jvp(step.pulled, (step.at, own), (moved, turned))
-            _add(turns, step.sources, made)
+            _add(turns, step.sources, _kept(made, unknown) if step.is_smooth else made)
     return turns
+
+
+def _kept(values: list[Array], unknown: Array) -> list[Array]:
+    """The same values, which XLA does not compute anew for each window of a sum that takes them.
+
+    On a CPU it fuses across a barrier, yet not out of a branch, though both sides are the same.
+    """
+    if not is_on_cpu():
+        return values
+    return jax.lax.cond(unknown, lambda x: x, jax.lax.optimization_barrier, values)
 
 
 def _add(totals: _Values, variables: Sequence[Any], terms: Sequence[Array]) -> None:

@@ -201,7 +201,7 @@ def _leading(jaxpr: Any, moving: Set[Any]) -> set[Any]:
     for eqn in reversed(jaxpr.eqns):
         if not found.isdisjoint(eqn.outvars):
             found |= moving & {*filter(is_variable, eqn.invars)}
-    return moving & (found | {jaxpr.invars[-1]})
+    return {v for v in moving if v in found or v is jaxpr.invars[-1]}
 
 
 def _pooling_first(jaxpr: Any, inputs: Sequence[Relation | None]) -> Any:
