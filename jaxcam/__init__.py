@@ -62,7 +62,7 @@ from jaxcam._src.derivatives import Structure, closed_form, derivatives, structu
 # The whole path
 from jaxcam._src.evaluation import Evaluation, evaluator, statistics
 from jaxcam._src.evaluation.cascade import cascade
-from jaxcam._src.explain import explainer, tap
+from jaxcam._src.explain import explainer
 from jaxcam._src.explanations import why_flat
 
 # From weights to a heatmap, and to a picture
@@ -118,6 +118,7 @@ from jaxcam._src.sharding import sharded
 
 # The layer to explain at
 from jaxcam._src.suggest import suggest_layer
+from jaxcam._src.taps import tap
 
 # Tokens as a grid
 from jaxcam._src.tokens import token_grid

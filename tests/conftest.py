@@ -54,6 +54,7 @@ CHECKED = [
     "report",
     "scores",
     "sharding",
+    "taps",
     "tokens",
 ]
 install_import_hook([f"jaxcam._src.{name}" for name in CHECKED], "beartype.beartype")

@@ -128,6 +128,12 @@ def attended(a, seed=5):
     return (jax.nn.softmax(dense(tokens, 1, seed=seed), 0) * tokens).sum(0)
 
 
+def still_attention(a):
+    """Its weights are a product of two sides that move, of which no derivative is taken."""
+    tokens = a.reshape(-1, a.shape[-1])
+    return (lax.stop_gradient(jax.nn.softmax(tokens @ tokens.T)) @ tokens).reshape(a.shape)
+
+
 def context(a):
     return attended(a)[None, None]
 
@@ -699,6 +705,9 @@ HEADS = {
     "covariance": Head(lambda a: log_probability(gram(a - gap(a)[None, None])), GATED),
     "linear attention of a probe": Head(lambda a: log_probability(linear_attention(a)), STILL),
     "clusters": Head(lambda a: log_probability(netvlad(a)), STILL),
+    "attention that does not move, silu": Head(
+        lambda a: log_probability(gap(jax.nn.silu(still_attention(a)))), ALL
+    ),
     "two softmaxes over positions": Head(
         lambda a: log_probability(jnp.concatenate([attended(a), attended(a, 7)])), STILL
     ),

@@ -138,7 +138,8 @@ def test_the_price_is_that_of_the_score(monkeypatch):
     model = jaxcam.Model(apply_fn, drawn, np.asarray, names)
     image = np.ones((5, 5, 4), np.float32)
     of_logit, of_likelihood = (
-        price.price(model, "layer", image, 3, score_fn).least
+        price.price(model, "layer", image, 3, score_fn).most
         for score_fn in (jaxcam.logit, jaxcam.probability)
     )
     assert of_logit < 0.6 * of_likelihood  # one direction, beside those that both take
+    assert not any(price.price(model, "layer", image, 3, enough=1e6))

@@ -202,7 +202,7 @@ def test_explain_writes_overlay_map_and_numbers(capsys, tmp_path, target):
         (["layers", "--model", "jaxcam:__version__"], "; wanted a function without arguments"),
         (
             ["layers", "--model", "test_cli.py:failing_model"],
-            "such as test_cli:failing_model where",
+            "such as --model test_cli:failing_model, run",
         ),
         (["layers", "--model", "test_cli:failing_model"], "RuntimeError: the checkpoint is gone"),
         (["layers", "--model", "test_cli:no_model"], "returned dict; wanted a jaxcam.Model"),
@@ -273,7 +273,7 @@ CROWDED = ["audit", CANVAS, "--model", "test_cli:crowded_model", "--layer", "cel
 
 @pytest.mark.thorough
 def test_an_audit_that_takes_long_says_so_and_takes_a_sample(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(audit, "price", lambda *_: Price(1.0, 0.5, 96.0, 96.0))
+    monkeypatch.setattr(audit, "price", lambda *_, **__: Price(1.0, 0.5, 96.0, 96.0))
     monkeypatch.setattr(audit, "_SAMPLE", 24)
     code, said, _ = run_command(capsys, *CROWDED, "--out", tmp_path)
     assert code == 0

@@ -166,8 +166,10 @@ def test_an_index_of_no_coordinate_is_refused_or_nan():
 
 
 def test_no_coordinate_has_no_derivatives():
-    none = jaxcam.derivatives(FUNCTIONS["cubic"], POINT, at=np.zeros((2, 0), int))
-    assert [d.shape for d in none] == [(2, 0)] * 3
+    for f in FUNCTIONS.values():
+        none = jaxcam.derivatives(f, POINT, at=np.zeros((2, 0), int))
+        assert [d.shape for d in none] == [(2, 0)] * 3
+    assert jaxcam.derivatives(FUNCTIONS["cubic"], POINT, at=np.zeros(0)).first.shape == (0,)
 
 
 def test_closed_form_is_exact_for_a_piecewise_linear_function():
@@ -247,9 +249,9 @@ def test_anything_else_is_not(f):
         (
             lambda x: jax.lax.complex(x, x).sum(),
             jnp.ones(3),
-            r"returned complex64\[\].*wanted a real scalar",
+            "dtype=complex64.*wanted a real scalar",
         ),
-        (jnp.argmax, jnp.ones(3), r"returned int32\[\].*wanted a real scalar"),
+        (jnp.argmax, jnp.ones(3), "dtype=int32.*wanted a real scalar"),
     ],
 )
 def test_what_has_no_derivatives_is_refused(f, x, message):

@@ -184,6 +184,20 @@ def test_no_target_for_an_output_without_a_top_class_is_refused():
         jaxcam.explainer(apply_fn, "layer")(None, plain().image)
 
 
+def test_the_tap_at_another_score_is_that_of_the_score():
+    case = plain()
+    given = (case.apply_fn, "block2", case.variables, case.image, 1)
+    found = jaxcam.tap(*given).at_score(jaxcam.probability)
+    wanted = jaxcam.tap(*given, score_fn=jaxcam.probability)
+    for at in ("activations", "score", "target"):
+        np.testing.assert_array_equal(getattr(found, at), getattr(wanted, at))
+    for of, other in ((found, wanted), (wanted, found)):
+        again = of.at_image(case.image * 2).at_score(jaxcam.logit)
+        np.testing.assert_allclose(
+            again.score, other.at_score(jaxcam.logit).score_image(case.image * 2)
+        )
+
+
 def test_what_is_no_layer_and_no_method_is_refused():
     # Without the checks of the signatures, which only tests have.
     tap, explainer = inspect.unwrap(jaxcam.tap), inspect.unwrap(jaxcam.explainer)

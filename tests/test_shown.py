@@ -135,9 +135,11 @@ def test_an_audit_shows_its_verdict_its_numbers_and_its_maps():
     case = plain()
     audit = jaxcam.audit(case.apply_fn, case.layer, case.variables, case.image)
     page = audit._repr_html_()
-    assert jaxcam.verdict(audit) in page
+    assert jaxcam.verdict(audit) == str(audit)
+    assert str(audit) in page
     assert len(_pictures(page)) == len(audit.names)
     assert "<th>exact: near pole</th>" in page
     _tags(page)
     unknown = jax.tree.map(lambda _: "traced", audit)
     assert "not known" in unknown._repr_html_()
+    assert "not known" in str(unknown)

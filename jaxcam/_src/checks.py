@@ -17,11 +17,8 @@ from jaxcam._src.scores import wants_logits
 
 def check_explained_by(method: Any, score_fn: Any, fuse: Any, convention: Any) -> None:
     """Refuses what is no method, no score, no way to fuse (None is one) or no convention."""
-    functions = [
-        ("method", method, "jaxcam.grad_cam"),
-        ("score_fn", score_fn, "jaxcam.logit"),
-        *([] if fuse is None else [("fuse", fuse, "jaxcam.fuse_max")]),
-    ]
+    functions = [("method", method, "jaxcam.grad_cam"), ("score_fn", score_fn, "jaxcam.logit")]
+    functions += [] if fuse is None else [("fuse", fuse, "jaxcam.fuse_max")]
     for name, value, such in functions:
         if not callable(value):
             raise ValueError(f"{name} is {brief(value)}; wanted a function, such as {such}")
@@ -58,7 +55,7 @@ def checked_image(image: Any) -> Array:
     if not hasattr(image, "shape") and not isinstance(image, list):
         raise ValueError(
             f"got an image of type {type(image).__name__}; wanted one array [*spatial, C], such as "
-            "numpy.asarray(picture), behind the variables: (variables, image). What else a model "
+            "numpy.asarray(picture), after the variables: (variables, image). What else a model "
             "takes goes with the variables: jaxcam.from_function says how"
         )
     image = jnp.asarray(image)

@@ -26,7 +26,7 @@ def pick(values: Any, target: Any) -> Float[Array, ""]:
             "score_fn of your own"
         )
     if not jnp.issubdtype(values.dtype, jnp.floating):
-        raise ValueError(f"the model returned {values.dtype}[{len(values)}]; wanted real logits")
+        raise LogitsError(f"the model returned {values.dtype}[{len(values)}]; wanted real logits")
     if not jnp.issubdtype(getattr(target, "dtype", type(target)), jnp.integer):
         raise ValueError(f"target is {brief(target)}; wanted the index of a class, an integer")
     if np.ndim(target):

@@ -39,14 +39,14 @@ def brief(value: Any) -> str:
 
 
 class _Brief(reprlib.Repr):
-    """Python's short form of a value, of which little is computed, however much it holds."""
+    """Python's short form of a value, and of arrays their dtype and shape."""
 
     def __init__(self) -> None:
         super().__init__()
         self.maxstring = self.maxother = _LONGEST
 
     def repr_instance(self, x: Any, level: int) -> str:
-        if isinstance(getattr(x, "shape", None), tuple) and hasattr(x, "dtype"):
+        if getattr(x, "shape", None) and hasattr(x, "dtype"):
             return f"{x.dtype}{[*x.shape]}"
         return super().repr_instance(x, level)
 

@@ -21,12 +21,12 @@ from jaxcam._src.audit.record import (
 from jaxcam._src.audit.sample import drawn, measured
 from jaxcam._src.base import ApplyFn, Key, ScoreFn, SplitFn, Tap
 from jaxcam._src.derivatives import closed_form, derivatives, structure
-from jaxcam._src.explain import tap
 from jaxcam._src.maps import combine, unit_range
 from jaxcam._src.methods.closed_forms import CLOSED_FORMS
 from jaxcam._src.methods.curvature import Alpha, alpha_from, alpha_of_line, identity
 from jaxcam._src.metrics.agreement import largest_difference, pearson, spearman, top_overlap
 from jaxcam._src.scores import log_probability, logit
+from jaxcam._src.taps import tap
 
 MEASURES = {
     "pearson": pearson,

@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import ArrayLike
+from jaxtyping import Array, ArrayLike
 
 from jaxcam._src.base import Derivatives, Model, ScoreFn, SplitFn, Tap
 from jaxcam._src.compiling import compiler_options
 from jaxcam._src.derivatives import Structure, derivatives, structure
-from jaxcam._src.explain import tap
 from jaxcam._src.scores import log_probability, logit
+from jaxcam._src.taps import tap
 
+_DEAREST = 16  # scores that a direction may cost: it takes 8 products where they take one
 _TRIED = 64  # directions that are timed; no more than these are not worth a trial
 _REST = ("local, then pooled", "piecewise linear first")  # these go on once for each activation
 
@@ -41,13 +42,21 @@ def price(
     image: ArrayLike,
     target: int | None,
     score_fn: ScoreFn = logit,
+    *,
+    enough: float = 0.0,
 ) -> Price:
-    """What an audit takes, by its structures, and by the time that some directions take."""
+    """What an audit takes, by its structures, and by the time that some directions take.
+
+    Nothing is tried, and the price is 0, where an image takes no more than `enough` seconds beside
+    compiling, by what the score takes.
+    """
     taps = functools.partial(_taps, model, layer, score_fn)
     proved = _structures(taps, model.variables, image, target)
     least = sum(map(_directions, proved))
     most = least + sum(found.size for found in proved if found.kind in _REST)
     if most <= _TRIED:
+        return Price(0.0, 0.0, 0.0, 0.0)
+    if enough and most * _DEAREST * _forward(taps, model, image, target) <= enough:
         return Price(0.0, 0.0, 0.0, 0.0)
     tried = min(_TRIED, proved[1].size)
 
@@ -62,6 +71,20 @@ def price(
         return Price(start, seconds / tried, 2 * seconds, 2 * seconds)
     direction = seconds / tried
     return Price(start, direction, least * direction, most * direction)
+
+
+def _forward(
+    taps: Callable[..., tuple[Tap, Tap]], model: Model, image: Any, target: int | None
+) -> float:
+    """Seconds that the score of one set of activations takes, among many at once."""
+
+    def scores(variables: Any, image: Any, factors: Array) -> Array:
+        at, _ = taps(variables, image, target)
+        of_one = lambda factor: at.score_activations(at.activations * factor)  # noqa: E731
+        return jax.vmap(of_one)(factors.astype(at.activations.dtype))
+
+    run = _compiled(scores, model.variables, image, jnp.ones(_TRIED))
+    return min(_timed(run)[0] for _ in range(3)) / _TRIED
 
 
 def _taps(

@@ -10,6 +10,7 @@ from jaxcam._src import shown
 from jaxcam._src.derivatives import Structure
 from jaxcam._src.methods.closed_forms import CLOSED_FORMS
 
+_UNKNOWN = "An audit whose numbers are not known, such as inside a trace"
 QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 POSITIVE, CLOSED, EXACT = "positive gradients", "closed form", "exact exp"
 PROBABILITY, LOG_PROBABILITY = "exact probability", "exact log-probability"
@@ -135,15 +136,24 @@ class Audit:
         """Of the maps, in the order to be shown."""
         return [name for name in MAPS if name in self.maps]
 
+    def __str__(self) -> str:
+        """The verdict."""
+        from jaxcam._src.audit.verdict import verdict  # which reads this record
+
+        return verdict(self) if self._is_known() else _UNKNOWN
+
+    def _is_known(self) -> bool:
+        return all(shown.array(leaf) is not None for leaf in jax.tree.leaves(self))
+
     def _repr_html_(self) -> str:
         """What a notebook shows: the verdict, the errors and shares, and the maps."""
-        if any(shown.array(leaf) is None for leaf in jax.tree.leaves(self)):
-            return shown.title("An audit whose numbers are not known, such as inside a trace")
-        from jaxcam._src.audit.verdict import summary, verdict  # which read this record
+        if not self._is_known():
+            return shown.title(_UNKNOWN)
+        from jaxcam._src.audit.verdict import summary  # which reads this record
 
         numbers = summary(self)
         rows = {name: value for name, value in numbers.items() if not isinstance(value, dict)}
         for form in ("closed", "exact"):
             rows |= {f"{form}: {name}": share for name, share in numbers[form].items()}
         maps = {name: self.maps[name] for name in self.names}
-        return shown.title(verdict(self)) + shown.table(rows) + shown.pictures(maps)
+        return shown.title(str(self)) + shown.table(rows) + shown.pictures(maps)

@@ -9,7 +9,7 @@ from jaxcam._src.audit import CLOSED, EXACT, MEASURES, POSITIVE, QUANTILES, Audi
 from jaxcam._src.audit.record import Figures, Sample
 from jaxcam._src.maps import REASONS
 
-_SAME = 1e-6  # a relative error of alpha below this is rounding
+_SAME = 1e-6  # a relative error below this is rounding
 _ALL_BUT, _CLOSE = 0.99, 0.9  # correlations
 _LINEAR = "The closed form is exact here, since the head is piecewise linear"
 
@@ -30,8 +30,8 @@ def verdict(found: Audit) -> str:
     The closed form is exact here, since the head is piecewise linear
     """
     numbers = summary(found)
-    known = [numbers["second_error"], *numbers["agreement"]["pearson"][POSITIVE].values()]
-    if not np.isfinite([*known, numbers.get("alpha_error", 0)]).all():
+    errors = [numbers.get(name, 0) for name in ("second_error", "third_error", "alpha_error")]
+    if not np.isfinite([*errors, *numbers["agreement"]["pearson"][POSITIVE].values()]).all():
         return "There is no verdict: the derivatives are not finite."
     if found.sample:
         return f"{_closed_by_sample(found, numbers)}; a sample has no exact map."
@@ -57,13 +57,14 @@ def _closed_by_sample(found: Audit, numbers: dict[str, Any]) -> str:
         return _LINEAR
     sample = numbers["sample"]
     low, high = (sample[end]["alpha_off"] for end in ("low", "high"))
-    off, error = numbers["alpha_off"], max(numbers["second_error"], numbers["third_error"])
+    off = numbers["alpha_off"]
+    error, name = max((numbers["second_error"], "Y''"), (numbers["third_error"], "Y'''"))
     word = "is not exact" if off > 0 or error > _SAME else "may be exact"
     return (
         f"The closed form {word} here, by a sample of {sample['activations']:,} of "
         f"{sample['of']:,} activations: its alpha is off by more than a tenth at {off:.1%} of "
-        f"those with a positive gradient (95% interval {low:.1%} to {high:.1%}), its Y'' by "
-        f"{numbers['second_error']:.1%}"
+        f"those with a positive gradient (95% interval {low:.1%} to {high:.1%}), its {name} by "
+        f"{error:.1%}"
     )
 
 

@@ -44,11 +44,13 @@ def run(options: argparse.Namespace) -> None:
     paths, images, pictures = _images(model, options.images)
     folder = files.writable_folder(options.out)
     found = {}
+    untold = _UNTOLD / len(cuts)
     for layer, at in cuts.items():
         with files.one_line(f"the audit of {layer} stopped"):
             with console.status("timing it"):
-                cost = price(model, at, images[0], target, score_fn)
-            samples = _samples(options, layer, cost, len(images), _UNTOLD / len(cuts))
+                enough = 0.0 if options.samples else untold / len(images)
+                cost = price(model, at, images[0], target, score_fn, enough=enough)
+            samples = _samples(options, layer, cost, len(images), untold)
             audited, proved = auditor(at, samples), tried[layer].structure
             steps = tracked(images, f"auditing {layer} ({proved})")
             found[layer] = [jax.device_get(audited(model.variables, x, target)) for x in steps]

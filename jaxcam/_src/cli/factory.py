@@ -52,18 +52,18 @@ def _factory(spec: str) -> Callable[[], Any]:
         raise UsageError(f"model {spec!r}: wanted package.module:factory, such as mynet:load")
     if name.endswith(".py"):
         raise UsageError(
-            f"model {spec!r} names a file; wanted package.module:factory, such as "
-            f"{Path(name).stem}:{attribute} where that file lies"
+            f"model {spec!r} names a file; wanted package.module:factory, such as --model "
+            f"{Path(name).stem}:{attribute}, run in the folder of that file"
         )
     if name.partition(".")[0] != "jaxcam" and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     with one_line(f"model {spec!r} did not load"):
         module = importlib.import_module(name)
-    if not hasattr(module, attribute):
-        public = [each for each in dir(module) if not each.startswith("_")]
-        raise UsageError(f"model {spec!r}: in {name} {no_such('factory', attribute, public)}")
-    factory = getattr(module, attribute)
-    if not callable(factory) or not _can_be_called(factory):
+        if not hasattr(module, attribute):
+            known = [each for each in dir(module) if _can_be_called(getattr(module, each))]
+            raise UsageError(f"in {name} {no_such('factory', attribute, known)}")
+        factory = getattr(module, attribute)
+    if not _can_be_called(factory):
         came = "takes arguments" if callable(factory) else f"is {brief(factory)}"
         raise UsageError(
             f"model {spec!r}: {attribute} {came}; wanted a function without arguments that returns "
@@ -72,8 +72,10 @@ def _factory(spec: str) -> Callable[[], Any]:
     return factory
 
 
-def _can_be_called(factory: Callable[..., Any]) -> bool:
-    """Whether a function does without arguments, as far as Python can tell."""
+def _can_be_called(factory: Any) -> bool:
+    """Whether something is called without arguments, as far as Python can tell."""
+    if not callable(factory):
+        return False
     try:
         inspect.signature(factory).bind()
     except TypeError:

@@ -16,10 +16,10 @@ from jaxcam._src.cli.model import blank
 from jaxcam._src.cli.streams import complain, say
 from jaxcam._src.cut import layers
 from jaxcam._src.derivatives import structure
-from jaxcam._src.explain import tap
 from jaxcam._src.files import UsageError
 from jaxcam._src.names import printable
 from jaxcam._src.suggest import has_positions
+from jaxcam._src.taps import tap
 
 _MANY = 60  # layers, from which on those that are alike share a line
 _NUMBER = re.compile(r"\d+")

@@ -34,9 +34,9 @@ def derivatives(
     - local, then pooled, then anything: the same directions, and the rest once for each activation.
       Attention whose query does not move, that of a class token or a probe, is such a pool. Several
       pools that together nothing passes are one, and so are products over positions, such as a
-      Gram matrix. What all positions share, such as a gate or the numbers of a norm, is taken out
-      of a pool where only piecewise linear steps are between, such as ReLU: then the gate is a pool
-      beside it. So are the mean and the mean square of a variance.
+      Gram matrix. What all positions share, such as a gate, a context that is added, or the numbers
+      of a norm, is taken out of a pool where only piecewise linear steps are between, such as ReLU:
+      then the gate is a pool beside it. So are the mean and the mean square of a variance.
     - local but for a gate, then pooled: where a linear pool of `x` is fed back to the positions, as
       squeeze-and-excitation does, the same and one more direction for each channel.
       Attention whose query moves with such a pool counts here.

@@ -24,8 +24,9 @@ from jaxcam._src.derivatives.structure import (
     Pooled,
     plan,
 )
-from jaxcam._src.derivatives.structure.program import Program, has_custom_vjp, read
+from jaxcam._src.derivatives.structure.program import Program, read
 from jaxcam._src.derivatives.structure.steps import at_once
+from jaxcam._src.derivatives.structure.walk import has_custom_vjp
 from jaxcam._src.derivatives.sweeps import sweeping
 
 

@@ -100,6 +100,7 @@ def _kept(values: list[Array], unknown: Array) -> list[Array]:
     """The same values, which XLA does not compute anew for each window of a sum that takes them.
 
     On a CPU it fuses across a barrier, yet not out of a branch, though both sides are the same.
+    (Where images are mapped, `unknown` is too, and no branch is left: then it does as it likes.)
     """
     if not is_on_cpu():
         return values

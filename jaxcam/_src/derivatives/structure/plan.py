@@ -210,7 +210,7 @@ def _local_pooled(program: Program, waists: list[Any], pools: list[Any], below: 
 
 def _gated(program: Program, pools: list[Any], below: int) -> list[Plan]:
     """The cheapest plan in which gates stay as they are, if any takes fewer directions."""
-    gates = pooled(program.jaxpr, program.point, program.positions)
+    gates = program.moving(pooled(program.jaxpr, program.point, program.positions))
     held = program.holding(gates)
     channels = distinct(program.channels[program.point].shape[-1])
     found = []

@@ -13,7 +13,7 @@ from jaxtyping import Array
 from jaxcam._src.cut.depthwise import shifted_on_cpu
 from jaxcam._src.cut.opened import opened
 from jaxcam._src.cut.partition import live
-from jaxcam._src.cut.programs import CALLS, has_refs, is_dropped, is_variable, programs_in
+from jaxcam._src.cut.programs import CALLS, has_refs, is_dropped, is_variable
 from jaxcam._src.cut.repeated import without_repeats
 from jaxcam._src.cut.softmax import softmaxes
 from jaxcam._src.derivatives.structure import relations
@@ -57,7 +57,7 @@ class Program:
         return self.jaxpr.outvars[0]
 
     def moving(self, variables: Sequence[Any]) -> list[Any]:
-        """Those of the variables that carry a derivative."""
+        """Those of the variables that carry a derivative to the result."""
         return [v for v in variables if is_variable(v) and v in self.positions]
 
     def between(self, sources: Sequence[Any], sinks: Sequence[Any]) -> Callable[..., list]:
@@ -193,10 +193,7 @@ def understood(
 
 
 def _leading(jaxpr: Any, moving: Set[Any]) -> set[Any]:
-    """Of variables that carry a derivative the point, and those that carry it to the result.
-
-    The maximum that a softmax subtracts does not: what it leads to is no pool.
-    """
+    """The point, and what passes its derivative to the result: no maximum of a softmax, say."""
     found = {v for v in jaxpr.outvars if is_variable(v)}
     for eqn in reversed(jaxpr.eqns):
         if not found.isdisjoint(eqn.outvars):
@@ -225,14 +222,6 @@ def depends(f: Callable[[Array], Array], x: Array) -> bool:
         else None
     )
     return seen is not None and bool(seen.any())
-
-
-def has_custom_vjp(jaxpr: Any) -> bool:
-    """Whether a program has a rule for backward differentiation alone anywhere."""
-    return any(
-        eqn.primitive.name.startswith("custom_vjp") or any(map(has_custom_vjp, programs_in(eqn)))
-        for eqn in jaxpr.eqns
-    )
 
 
 def _opened(f: Callable[[Array], Array], x: Array) -> tuple[Any, list[Any]]:

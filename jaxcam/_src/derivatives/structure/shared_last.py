@@ -61,7 +61,7 @@ def _sinks(program: Program) -> list[Any]:
 def _summing_first(
     program: Program, known: Alike, sink: Any
 ) -> Callable[[dict[Any, Any]], Array] | None:
-    """Makes `values of a program -> a pool of it`; None where no term of that is shared."""
+    """Makes `values of a program -> a pool of it`; None where positions share nothing in it."""
     laid = laid_out(program, program.frontier(sink))
     if laid is None:
         return None

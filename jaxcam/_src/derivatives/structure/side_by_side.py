@@ -75,6 +75,8 @@ def _is_product(eqn: Any, program: Program) -> bool:
     if eqn.primitive.name != "dot_general" or len(program.moving(eqn.invars)) < 2:
         return False
     (result,) = eqn.outvars
+    if not program.moving([result]):
+        return False
     (contracted, _), _ = param(eqn, "dimension_numbers")
     terms = result.aval.size * math.prod(eqn.invars[0].aval.shape[a] for a in contracted)
     is_pool = program.is_pooled(result) and not any(map(program.is_pooled, eqn.invars))

@@ -234,3 +234,11 @@ def _same(a: Relation | None, b: Relation | None) -> bool:
     if a is None or b is None:
         return a is b
     return bool((a == b).all())
+
+
+def has_custom_vjp(jaxpr: Any) -> bool:
+    """Whether a program has a rule for backward differentiation alone anywhere."""
+    return any(
+        eqn.primitive.name.startswith("custom_vjp") or any(map(has_custom_vjp, programs_in(eqn)))
+        for eqn in jaxpr.eqns
+    )
