@@ -15,7 +15,7 @@ FLOORS = [
     {"derivatives", "sharding"},
     {"adapters", "methods", "metrics"},
     {"checks", "conventions", "files"},
-    {"tokens"},
+    {"taps", "tokens"},
     {"explain", "explanations", "suggest"},
     {"evaluation"},
     {"audit", "pipeline"},
