@@ -159,7 +159,10 @@ def test_what_is_no_image_is_skipped_listed_and_counted(capsys, canvases, tmp_pa
     ("factory", "reason"),
     [
         ("test_cli:blind_model", "preprocess gave NaN or infinity"),
-        ("test_pipeline:uneven_model", "gave float32[32, 64, 1], and float32[64, 64, 1] of a picture"),
+        (
+            "test_pipeline:uneven_model",
+            "gave float32[32, 64, 1], and float32[64, 64, 1] of a picture",
+        ),
     ],
 )
 def test_what_the_model_cannot_take_is_skipped(capsys, canvases, tmp_path, factory, reason):
