@@ -946,6 +946,16 @@ def test_what_is_no_variables_or_no_image_is_refused(given, said):
             ask(apply_fn, *given)
 
 
+def test_layers_are_listed_beside_a_ref_in_the_variables_and_a_cut_is_refused():
+    def apply_fn(ref, image):
+        return jaxcam.tag(image * ref[...], "layer").mean((0, 1))
+
+    ref = jax.new_ref(jnp.ones((1, 1, 2)))
+    assert jaxcam.layers(apply_fn, ref, IMAGE)[0].name == "layer"
+    with pytest.raises(ValueError, match="reads or writes mutable refs"):
+        jaxcam.explainer(apply_fn, "layer")(ref, IMAGE)
+
+
 def test_a_layer_of_another_model_is_refused():
     def apply_fn(variables, image):
         return jaxcam.tag(image, "image").mean((0, 1))

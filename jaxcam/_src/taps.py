@@ -81,6 +81,7 @@ class _Opened(NamedTuple):
 
 
 def _of_score(opened: _Opened, score_fn: ScoreFn) -> Tap:
+    """The tap of a score; the model is not traced again for another one."""
     image, target = opened.image, opened.target
     try:
         score = checked_score(score_fn(opened.logits, target))

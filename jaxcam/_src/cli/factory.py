@@ -47,6 +47,7 @@ def load_model(spec: str) -> Model:
 
 
 def _factory(spec: str) -> Callable[[], Any]:
+    """The function that a spec names, not yet called."""
     name, _, attribute = spec.partition(":")
     if not (name and attribute):
         raise UsageError(f"model {spec!r}: wanted package.module:factory, such as mynet:load")

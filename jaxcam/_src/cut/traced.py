@@ -49,7 +49,7 @@ def _check_given(variables: PyTree, image: Any) -> None:
             "(variables, image) in this order"
         )
     for path, leaf in jax.tree.leaves_with_path(variables):
-        if not is_of_numbers(leaf):
+        if not (is_of_numbers(leaf) or isinstance(leaf, jax.Ref)):  # which a cut refuses itself
             raise ValueError(
                 f"variables{jax.tree_util.keystr(path)} is a {type(leaf).__name__}; wanted arrays "
                 "alone, as the adapter or the framework returns them; what else the model needs "
