@@ -71,6 +71,16 @@ def rng():
 
 
 @pytest.fixture
+def optimised(monkeypatch):
+    """Optimises programs that ask for `compiler_options()`: for code that runs long."""
+    import jaxcam  # behind the hook
+
+    options = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+    for name, value in options.items():
+        monkeypatch.setitem(jaxcam.CPU_COMPILER_OPTIONS, name, value)
+
+
+@pytest.fixture
 def x64():
     """Runs a test in float64."""
     with jax.enable_x64(True):

@@ -52,7 +52,8 @@ def test_shipped_weights_recognise_fresh_canvases(digits, name):
 def test_bundled_models_name_the_bundled_canvases(name):
     model, shown = MODELS[name](), jaxcam.load_canvases()
     assert sum(x.size for x in jax.tree.leaves(model.variables["params"])) < 300_000
-    logits = jax.vmap(model.apply_fn, in_axes=(None, 0))(model.variables, jnp.asarray(shown.images))
+    of_all = jax.jit(jax.vmap(model.apply_fn, in_axes=(None, 0)))
+    logits = of_all(model.variables, jnp.asarray(shown.images))
     assert (logits.argmax(-1) == shown.labels).mean() > 0.9
 
 
@@ -73,7 +74,7 @@ def test_the_grid_is_what_enters_the_last_block():
 @pytest.mark.parametrize("name", ["relu", "vit"])
 def test_a_few_steps_teach_something_and_repeat_themselves(digits, name):
     few = canvases.draw(digits[0], 64, seed=0)
-    recipe = train.RECIPES[name]._replace(steps=20)
+    recipe = train.RECIPES[name]._replace(steps=20, batch=16)
 
     def loss(variables):
         logits, _ = recipe.module.apply(

@@ -50,8 +50,9 @@ def test_derivatives_equal_float64_brute_force(x64, f):
 
 @pytest.mark.parametrize("chunk_size", [1, 5, 12, 1000])
 def test_derivatives_do_not_depend_on_chunk_size(chunk_size):
-    wanted = jaxcam.derivatives(_mixing, POINT)
-    found = jaxcam.derivatives(_mixing, POINT, chunk_size=chunk_size)
+    at_once = functools.partial(jaxcam.derivatives, _mixing)
+    found = jax.jit(functools.partial(at_once, chunk_size=chunk_size))(POINT)
+    wanted = jax.jit(at_once)(POINT)
     # Loose: another batch is vectorised otherwise, and float32 rounds otherwise.
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
@@ -75,9 +76,9 @@ def test_derivatives_of_chosen_coordinates_are_those_of_all(x64, name):
 
 @pytest.mark.parametrize("chunk_size", rest_is_thorough([4, 1, 1000]))
 def test_chosen_coordinates_do_not_depend_on_chunk_size_or_vmap(chunk_size):
-    wanted = jaxcam.derivatives(_mixing, POINT)
+    wanted = jax.jit(functools.partial(jaxcam.derivatives, _mixing))(POINT)
     few = functools.partial(jaxcam.derivatives, _mixing, POINT, chunk_size=chunk_size)
-    for found in (few(at=AT), jax.jit(jax.vmap(lambda at: few(at=at)))(AT)):
+    for found in (jax.jit(lambda at: few(at=at))(AT), jax.jit(jax.vmap(lambda at: few(at=at)))(AT)):
         for one, of_all in zip(found, wanted, strict=True):
             # Loose: another batch is vectorised otherwise, and float32 rounds otherwise.
             np.testing.assert_allclose(one, of_all.reshape(-1)[AT], rtol=1e-4, atol=1e-5)
@@ -100,7 +101,8 @@ def test_derivatives_may_be_differentiated_by_what_the_function_closes_over(weig
     def second(weight):
         return jaxcam.derivatives(lambda x: (weight * x**2 + jnp.sin(x)).sum(), POINT).second
 
-    np.testing.assert_allclose(jax.jacfwd(second)(weight), jnp.full_like(POINT, 2), rtol=1e-6)
+    by_weight = jax.jit(jax.jacfwd(second))(weight)
+    np.testing.assert_allclose(by_weight, np.full(POINT.shape, 2), rtol=1e-6)
 
 
 @jax.custom_vjp
@@ -167,7 +169,8 @@ def test_an_index_of_no_coordinate_is_refused_or_nan():
 
 def test_no_coordinate_has_no_derivatives():
     for f in FUNCTIONS.values():
-        none = jaxcam.derivatives(f, POINT, at=np.zeros((2, 0), int))
+        at_none = functools.partial(jaxcam.derivatives, f, at=np.zeros((2, 0), int))
+        none = jax.jit(at_none)(POINT)
         assert [d.shape for d in none] == [(2, 0)] * 3
     assert jaxcam.derivatives(FUNCTIONS["cubic"], POINT, at=np.zeros(0)).first.shape == (0,)
 

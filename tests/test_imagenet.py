@@ -151,6 +151,7 @@ def test_the_command_line_explains_a_photograph(folder, tmp_path, capsys, monkey
 
 
 @pytest.mark.thorough
+@pytest.mark.usefixtures("optimised")
 def test_the_audit_of_photographs(folder, tmp_path, capsys, monkeypatch):
     """A network of ReLU6: at any layer its logits are piecewise linear, its probabilities not."""
     monkeypatch.chdir(Path(__file__).parent)
