@@ -15,6 +15,7 @@ import functools
 import importlib.util
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from typing import Any
 
 import jax
@@ -36,7 +37,7 @@ SCORES = {"logit": jaxcam.logit, "log-probability": jaxcam.log_probability}
 
 
 def main() -> None:
-    """Prints the table and writes it to `results/`."""
+    """Prints the table and writes it to `results/`, or puts the rows that are asked for into it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tops", nargs="*", help="parts of names; default: all")
     asked = parser.parse_args().tops
@@ -44,19 +45,15 @@ def main() -> None:
     has_torch = importlib.util.find_spec("torch") is not None and jax.default_backend() == "cpu"
     rows = []
     for name, make in (TOPS | GATED_TOPS).items():
-        if not asked or any(part in name for part in asked):
-            top = make()
-            for score in SCORES:
-                rows.append(_row(name, top, score, has_torch))
-                _print(rows[-1:])
+        if asked and not any(part in name for part in asked):
+            rows += [row for row in timing.saved("derivatives") if row["top"] == name]
+            continue
+        top = make()
+        for score in SCORES:
+            rows.append(_row(name, top, score, has_torch))
+            _print(rows[-1:])
     _print(rows)
-    versions = {}
-    if has_torch:
-        import torch
-
-        versions["torch"] = torch.__version__
-    if not asked:
-        print(timing.save("derivatives", rows, **versions))
+    print(timing.save("derivatives", rows))
 
 
 def _row(name: str, top: Top, score: str, has_torch: bool) -> dict[str, Any]:
@@ -87,6 +84,7 @@ def _row(name: str, top: Top, score: str, has_torch: bool) -> dict[str, Any]:
     row |= _best("jax", _jax_rivals(f, x, sample), x.size / sample)
     if has_torch:
         row |= _best("torch", _torch_rivals(top, score, sample), x.size / sample)
+        row["torch_version"] = version("torch")
     rivals = [row[f"{r}_s"] for r in ("jax", "torch") if f"{r}_s" in row]
     row["ratio"] = min(rivals) / row["jaxcam_s"]
     if found.kind == "piecewise linear":

@@ -113,8 +113,18 @@ def environment(**versions: str) -> dict[str, Any]:
 
 def save(question: str, rows: list[dict[str, Any]], **versions: str) -> Path:
     """Writes `results/<question>-<device>.json`."""
-    setting = environment(**versions)
-    path = RESULTS / f"{question}-{setting['platform']}.json"
+    path, setting = _results_of(question), environment(**versions)
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({"environment": setting, "rows": rows}, indent=1) + "\n")
     return path
+
+
+def saved(question: str) -> list[dict[str, Any]]:
+    """The rows that `save` wrote in this environment; none where they are of another."""
+    path = _results_of(question)
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return found["rows"] if found.get("environment") == environment() else []
+
+
+def _results_of(question: str) -> Path:
+    return RESULTS / f"{question}-{jax.devices()[0].platform}.json"
