@@ -37,21 +37,25 @@ SCORES = {"logit": jaxcam.logit, "log-probability": jaxcam.log_probability}
 
 
 def main() -> None:
-    """Prints the table and writes it to `results/`, or puts the rows that are asked for into it."""
+    """Prints the table and writes it to `results/`, or puts the rows that are asked for into it.
+
+    Raises:
+      ValueError: rows are asked for, and those in `results/` are of another environment.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tops", nargs="*", help="parts of names; default: all")
     asked = parser.parse_args().tops
     # The weights of PyTorch's functions lie on the CPU.
     has_torch = importlib.util.find_spec("torch") is not None and jax.default_backend() == "cpu"
-    rows = []
+    known, rows = timing.saved("derivatives") if asked else [], []
     for name, make in (TOPS | GATED_TOPS).items():
         if asked and not any(part in name for part in asked):
-            rows += [row for row in timing.saved("derivatives") if row["top"] == name]
-            continue
-        top = make()
-        for score in SCORES:
-            rows.append(_row(name, top, score, has_torch))
-            _print(rows[-1:])
+            rows += [row for row in known if row["top"] == name]
+        else:
+            top = make()
+            for score in SCORES:
+                rows.append(_row(name, top, score, has_torch))
+                _print(rows[-1:])
     _print(rows)
     print(timing.save("derivatives", rows))
 

@@ -112,7 +112,7 @@ def environment(**versions: str) -> dict[str, Any]:
 
 
 def save(question: str, rows: list[dict[str, Any]], **versions: str) -> Path:
-    """Writes `results/<question>-<device>.json`."""
+    """Writes `results/<question>-<platform>.json`."""
     path, setting = _results_of(question), environment(**versions)
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({"environment": setting, "rows": rows}, indent=1) + "\n")
@@ -120,10 +120,17 @@ def save(question: str, rows: list[dict[str, Any]], **versions: str) -> Path:
 
 
 def saved(question: str) -> list[dict[str, Any]]:
-    """The rows that `save` wrote in this environment; none where they are of another."""
-    path = _results_of(question)
-    found = json.loads(path.read_text()) if path.exists() else {}
-    return found["rows"] if found.get("environment") == environment() else []
+    """The rows that `save` wrote, to which others can be added.
+
+    Raises:
+      ValueError: they were not taken in this environment.
+    """
+    path, setting = _results_of(question), environment()
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    if found.get("environment") != setting:
+        was = found.get("environment", "no environment")
+        raise ValueError(f"{path} is of {was}, this is {setting}; run all rows")
+    return found["rows"]
 
 
 def _results_of(question: str) -> Path:

@@ -73,9 +73,9 @@ def rng():
 @pytest.fixture
 def optimised(monkeypatch):
     """Optimises programs that ask for `compiler_options()`: for code that runs long."""
-    import jaxcam  # behind the hook
+    import jaxcam  # not above: the hook has to be there first
 
-    options = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+    options = {"xla_backend_optimization_level": "3", "xla_llvm_disable_expensive_passes": "False"}
     for name, value in options.items():
         monkeypatch.setitem(jaxcam.CPU_COMPILER_OPTIONS, name, value)
 
