@@ -169,8 +169,7 @@ def test_an_index_of_no_coordinate_is_refused_or_nan():
 
 def test_no_coordinate_has_no_derivatives():
     for f in FUNCTIONS.values():
-        at_none = functools.partial(jaxcam.derivatives, f, at=np.zeros((2, 0), int))
-        none = jax.jit(at_none)(POINT)
+        none = jaxcam.derivatives(f, POINT, at=np.zeros((2, 0), int))
         assert [d.shape for d in none] == [(2, 0)] * 3
     assert jaxcam.derivatives(FUNCTIONS["cubic"], POINT, at=np.zeros(0)).first.shape == (0,)
 
