@@ -182,7 +182,7 @@ def _scaled(scale, a):
 
 
 def _deep(a):
-    for seed in range(3):
+    for seed in range(6):
         a = a + jax.nn.gelu(heads.layer_norm(heads.conv(a, 32, seed=seed)))
     return heads.log_probability(heads.gap(a * heads.gate(a * a)))
 
